@@ -1,0 +1,32 @@
+# Whether CUDA code is built. Default: only where a GPU is visible and a compiler is found.
+# A machine with a compiler and no GPU asks for it with -DCOMBA_CUDA=ON; a machine with neither configures all the same.
+
+find_program(COMBA_NVCC nvcc HINTS ENV CUDACXX ENV CUDA_HOME ENV CUDA_PATH PATHS /usr/local/cuda PATH_SUFFIXES bin)
+mark_as_advanced(COMBA_NVCC)
+
+if(NOT DEFINED COMBA_CUDA)
+  set(cuda_default OFF)
+  find_program(COMBA_NVIDIA_SMI nvidia-smi)
+  mark_as_advanced(COMBA_NVIDIA_SMI)
+  if(COMBA_NVCC AND COMBA_NVIDIA_SMI)
+    execute_process(COMMAND ${COMBA_NVIDIA_SMI} -L OUTPUT_VARIABLE gpus RESULT_VARIABLE failed ERROR_QUIET)
+    if(NOT failed AND gpus MATCHES "GPU 0")
+      set(cuda_default ON)
+    endif()
+  endif()
+  option(COMBA_CUDA "Build the CUDA code" ${cuda_default})
+endif()
+
+if(COMBA_CUDA)
+  if(NOT COMBA_NVCC)
+    message(FATAL_ERROR "COMBA_CUDA=ON needs nvcc: put it on PATH, or name the toolkit's folder in CUDA_HOME")
+  endif()
+  set(CMAKE_CUDA_COMPILER ${COMBA_NVCC} CACHE FILEPATH "CUDA compiler")
+  set(CMAKE_CUDA_ARCHITECTURES 80 90a CACHE STRING "GPUs to compile for")
+  set(CMAKE_CUDA_STANDARD 20)
+  set(CMAKE_CUDA_STANDARD_REQUIRED ON)
+  enable_language(CUDA)
+  message(STATUS "CUDA: on, nvcc ${CMAKE_CUDA_COMPILER_VERSION}, architectures ${CMAKE_CUDA_ARCHITECTURES}")
+else()
+  message(STATUS "CUDA: off")
+endif()

@@ -1,0 +1,55 @@
+# What to build, and how every target is compiled.
+
+option(COMBA_TORCH "Build the LibTorch floor, the models and the comba program" ON)
+option(COMBA_TESTS "Build the tests" ON)
+set(COMBA_SANITIZE "" CACHE STRING "Sanitizer to build with: address, thread or empty")
+set_property(CACHE COMBA_SANITIZE PROPERTY STRINGS "" address thread)
+
+if(NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)
+  set(CMAKE_BUILD_TYPE Release CACHE STRING "Debug, Release or RelWithDebInfo" FORCE)
+endif()
+
+set(CMAKE_CXX_STANDARD 20)
+set(CMAKE_CXX_STANDARD_REQUIRED ON)
+set(CMAKE_CXX_EXTENSIONS OFF)
+set(CMAKE_CXX_SCAN_FOR_MODULES OFF)
+set(CMAKE_CXX_VISIBILITY_PRESET hidden)
+set(CMAKE_VISIBILITY_INLINES_HIDDEN ON)
+set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+set(CMAKE_RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/bin)
+# An installed or moved tree finds its libraries relative to the program.
+set(CMAKE_BUILD_RPATH_USE_ORIGIN ON)
+
+find_package(Threads REQUIRED)
+
+# gcc refuses a precompiled header made under another of -fPIC and -fPIE, so everything, programs included, is -fPIC.
+add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-fPIC>)
+
+if(COMBA_SANITIZE STREQUAL "address")
+  add_compile_options(-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g)
+  add_link_options(-fsanitize=address,undefined)
+elseif(COMBA_SANITIZE STREQUAL "thread")
+  add_compile_options(-fsanitize=thread -fno-omit-frame-pointer -g)
+  add_link_options(-fsanitize=thread)
+elseif(COMBA_SANITIZE)
+  message(FATAL_ERROR "COMBA_SANITIZE must be address, thread or empty; got '${COMBA_SANITIZE}'")
+endif()
+
+find_program(COMBA_CCACHE ccache)
+mark_as_advanced(COMBA_CCACHE)
+if(COMBA_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
+  # Without this sloppiness ccache passes over every file that uses a precompiled header.
+  set(CMAKE_CXX_COMPILER_LAUNCHER
+      ${CMAKE_COMMAND} -E env CCACHE_SLOPPINESS=pch_defines,time_macros,include_file_mtime,include_file_ctime
+      CCACHE_BASEDIR=${PROJECT_SOURCE_DIR} CCACHE_NOHASHDIR=1 ${COMBA_CCACHE})
+endif()
+
+# The fastest linker there is: LibTorch's libraries take GNU ld seconds a program.
+include(CheckLinkerFlag)
+foreach(linker mold lld)
+  check_linker_flag(CXX -fuse-ld=${linker} COMBA_HAVE_${linker})
+  if(COMBA_HAVE_${linker})
+    add_link_options(-fuse-ld=${linker})
+    break()
+  endif()
+endforeach()

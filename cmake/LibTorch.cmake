@@ -1,0 +1,42 @@
+# LibTorch as the PyTorch wheel ships it. The wheel's own CMake package is not used: it fails without a CUDA toolkit.
+# Defines the imported targets torch_cpu and c10 (with CUDA also torch_cuda and c10_cuda), the set of them
+# comba_wheel_torch, and comba_torch_pch, whose precompiled header every target that uses LibTorch shares.
+
+find_program(COMBA_PYTHON python PATHS ${PROJECT_SOURCE_DIR}/.venv/bin NO_DEFAULT_PATH
+             DOC "Python whose torch package is linked")
+if(NOT COMBA_PYTHON)
+  message(FATAL_ERROR "No .venv here: run scripts/setup, or name a Python that has torch: -DCOMBA_PYTHON=...")
+endif()
+# Found, not imported: importing torch takes seconds.
+execute_process(
+  COMMAND ${COMBA_PYTHON} -c "import importlib.util as u; print(u.find_spec('torch').submodule_search_locations[0])"
+  OUTPUT_VARIABLE torch_dir OUTPUT_STRIP_TRAILING_WHITESPACE RESULT_VARIABLE failed ERROR_QUIET)
+if(failed OR NOT EXISTS ${torch_dir}/lib/libtorch_cpu.so)
+  message(FATAL_ERROR "${COMBA_PYTHON} has no torch package: run scripts/setup")
+endif()
+file(STRINGS ${torch_dir}/version.py torch_version REGEX "^__version__ =")
+string(REGEX REPLACE ".*'(.*)'.*" "\\1" torch_version "${torch_version}")
+file(STRINGS ${torch_dir}/share/cmake/Torch/TorchConfig.cmake torch_abi REGEX "_GLIBCXX_USE_CXX11_ABI=")
+string(REGEX REPLACE ".*_GLIBCXX_USE_CXX11_ABI=([01]).*" "\\1" torch_abi "${torch_abi}")
+message(STATUS "LibTorch: ${torch_version} from ${torch_dir}")
+
+function(comba_import_wheel_library name)
+  add_library(${name} SHARED IMPORTED)
+  set_target_properties(${name} PROPERTIES IMPORTED_LOCATION ${torch_dir}/lib/lib${name}.so)
+  target_include_directories(${name} SYSTEM INTERFACE ${torch_dir}/include ${torch_dir}/include/torch/csrc/api/include)
+  target_compile_definitions(${name} INTERFACE _GLIBCXX_USE_CXX11_ABI=${torch_abi})
+endfunction()
+comba_import_wheel_library(c10)
+comba_import_wheel_library(torch_cpu)
+
+add_library(comba_wheel_torch INTERFACE)
+# The wheel brings its own OpenMP runtime. Named here, it comes before gcc's of the same name: one pool a process.
+file(GLOB torch_gomp ${torch_dir}/lib/libgomp*.so*)
+target_link_libraries(comba_wheel_torch INTERFACE torch_cpu c10 ${torch_gomp})
+# fmt comes with LibTorch's headers and has no library of its own there.
+target_compile_definitions(comba_wheel_torch INTERFACE FMT_HEADER_ONLY=1)
+
+file(WRITE ${PROJECT_BINARY_DIR}/torch_pch.cpp "")
+add_library(comba_torch_pch OBJECT ${PROJECT_BINARY_DIR}/torch_pch.cpp)
+target_link_libraries(comba_torch_pch PUBLIC comba_wheel_torch)
+target_precompile_headers(comba_torch_pch PRIVATE <torch/torch.h>)
