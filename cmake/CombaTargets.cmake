@@ -73,7 +73,7 @@ function(comba_add_test name)
     set_tests_properties(${name} PROPERTIES LABELS "${arg_LABELS}")
   else()
     include(GoogleTest)
-    gtest_discover_tests(${target} TEST_PREFIX ${name}. PROPERTIES LABELS "${arg_LABELS}" DISCOVERY_MODE PRE_TEST)
+    gtest_discover_tests(${target} TEST_PREFIX ${name}. DISCOVERY_MODE PRE_TEST PROPERTIES LABELS "${arg_LABELS}")
   endif()
 endfunction()
 

@@ -36,7 +36,7 @@ target_link_libraries(comba_wheel_torch INTERFACE torch_cpu c10 ${torch_gomp})
 # fmt comes with LibTorch's headers and has no library of its own there.
 target_compile_definitions(comba_wheel_torch INTERFACE FMT_HEADER_ONLY=1)
 
-file(WRITE ${PROJECT_BINARY_DIR}/torch_pch.cpp "")
-add_library(comba_torch_pch OBJECT ${PROJECT_BINARY_DIR}/torch_pch.cpp)
+file(CONFIGURE OUTPUT torch_pch.cpp CONTENT "// Only its precompiled header is wanted.\n")
+add_library(comba_torch_pch OBJECT ${CMAKE_CURRENT_BINARY_DIR}/torch_pch.cpp)
 target_link_libraries(comba_torch_pch PUBLIC comba_wheel_torch)
 target_precompile_headers(comba_torch_pch PRIVATE <torch/torch.h>)
