@@ -1,0 +1,71 @@
+#pragma once
+
+#include <torch/torch.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "models/model_config.h"
+#include "nn/layer_state.h"
+
+namespace comba::models {
+
+using nn::LayerState;
+
+/// Everything a model remembers of a token stream. forward() advances it in place: clone() to fork a stream.
+struct ModelState {
+  std::vector<LayerState> layers;
+  int64_t position = 0;  ///< tokens read so far
+
+  ModelState clone() const;
+};
+
+/// Embedding, L residual blocks, final norm and output projection.
+/// named_parameters() gives exactly the names of the checkpoint, e.g. model.layers.0.attn.q_proj.weight; a tied output
+/// projection has no parameter of its own.
+class CausalLM : public torch::nn::Module {
+ public:
+  /// Allocates the parameters without setting them: call initialize(), or load a checkpoint.
+  /// `options` chooses dtype and device; on the meta device nothing is allocated. Throws Error as validate() does.
+  explicit CausalLM(const ModelConfig& config, const at::TensorOptions& options = {});
+
+  const ModelConfig& config() const { return config_; }
+
+  /// The initialisation of the paper's released code: linear, convolution and embedding weights ~ N(0,
+  /// initializer_range); o_proj and down_proj ~ U(-1, 1) / sqrt(fan_in) / sqrt(2 L); norms 1; A_log = log U(0, 16);
+  /// dt_bias = inverse softplus of a log-uniform draw from [1e-3, 1e-1]; D = correction_factor; decay = 1.
+  /// The same seed gives the same bits, whatever the number of threads and whatever was drawn before.
+  void initialize(uint64_t seed);
+
+  /// Logits of each next token.  input_ids [B, T] i64 -> [B, T, vocab]
+  /// `state`, when given, is read and advanced by T tokens; it excludes cu_seqlens.
+  /// cu_seqlens [N + 1]: borders of packed sequences, B = 1; no token then sees one of another sequence.
+  at::Tensor forward(const at::Tensor& input_ids, ModelState* state = nullptr, const at::Tensor& cu_seqlens = {});
+
+  /// Mean cross entropy in nats, an fp32 scalar, over the labels that are not -100.
+  /// labels [B, T] i64: labels[b, t] is the token to be predicted at position t (nothing is shifted in here).
+  /// No label at all gives NaN.
+  at::Tensor loss(const at::Tensor& input_ids, const at::Tensor& labels, const at::Tensor& cu_seqlens = {});
+
+  /// The state before the first token of B streams.
+  ModelState initial_state(int64_t batch) const;
+
+ private:
+  at::Tensor hidden_states(const at::Tensor& input_ids, ModelState* state, const at::Tensor& cu_seqlens);
+  at::Tensor output_weight() const;
+
+  ModelConfig config_;
+};
+
+/// One line of the table of a model's parameters.
+struct ParameterRow {
+  std::string name;
+  std::vector<int64_t> shape;
+  int64_t count = 0;
+};
+
+/// Every parameter of a configuration, in the order of the checkpoint. Allocates no weights.
+std::vector<ParameterRow> parameter_table(const ModelConfig& config);
+
+}  // namespace comba::models
