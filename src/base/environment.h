@@ -1,0 +1,11 @@
+#pragma once
+
+#include <string>
+
+/// The only place that reads the process environment.
+namespace comba {
+
+/// Value of COMBA_IMPL, the implementation every operator is told to use; empty when unset. Read at each call.
+std::string forced_implementation();
+
+}  // namespace comba

@@ -1,0 +1,83 @@
+#include "comba/delta_rule.h"
+
+#include "base/environment.h"
+#include "base/message.h"
+#include "operators/delta_rule/implementation.h"
+
+namespace comba {
+namespace delta_rule {
+
+const std::vector<const Implementation*>& implementations() {
+  static const std::vector<const Implementation*> list = {&cpu::kReference};
+  return list;
+}
+
+namespace {
+
+/// The forced implementation, or the first that supports the call.
+const Implementation& choose(const Problem& problem) {
+  const std::string forced = forced_implementation();
+  std::string reasons;
+  for (const Implementation* implementation : implementations()) {
+    if (!forced.empty() && forced != implementation->name) continue;
+    const std::string refusal = implementation->refusal(problem);
+    if (refusal.empty()) return *implementation;
+    reasons += concat(reasons.empty() ? "" : "; ", implementation->name, ": ", refusal);
+  }
+  if (reasons.empty()) {
+    std::string names;
+    for (const std::string& name : delta_rule_implementations()) names += (names.empty() ? "" : ", ") + name;
+    throw Error(ErrorCode::invalid_argument,
+                concat("[delta_rule] COMBA_IMPL must be one of ", names, "; got ", forced));
+  }
+  throw Error(ErrorCode::unsupported, "[delta_rule] no implementation supports this call: " + reasons);
+}
+
+void check_workspace(const char* where, const Workspace& workspace, std::int64_t needed) {
+  require(workspace.bytes >= needed, ErrorCode::invalid_argument, "[", where, "] workspace must have ", needed,
+          " bytes; got ", workspace.bytes);
+  require(reinterpret_cast<std::uintptr_t>(workspace.data) % 64 == 0, ErrorCode::invalid_argument, "[", where,
+          "] workspace must be aligned to 64 bytes; got ", workspace.data);
+}
+
+}  // namespace
+}  // namespace delta_rule
+
+std::vector<std::string> delta_rule_implementations() {
+  std::vector<std::string> names;
+  for (const delta_rule::Implementation* implementation : delta_rule::implementations()) {
+    names.emplace_back(implementation->name);
+  }
+  return names;
+}
+
+std::int64_t workspace_bytes(const DeltaRuleForward& args) {
+  const delta_rule::Problem problem = delta_rule::check(args);
+  return delta_rule::choose(problem).forward_workspace(problem);
+}
+
+std::int64_t workspace_bytes(const DeltaRuleBackward& args) {
+  const delta_rule::Problem problem = delta_rule::check(args);
+  return delta_rule::choose(problem).backward_workspace(problem);
+}
+
+void delta_rule_forward(const DeltaRuleForward& args, Workspace workspace) {
+  const delta_rule::Problem problem = delta_rule::check(args);
+  const delta_rule::Implementation& implementation = delta_rule::choose(problem);
+  delta_rule::check_workspace("delta_rule_forward", workspace, implementation.forward_workspace(problem));
+  implementation.forward(problem, args, workspace);
+}
+
+void delta_rule_backward(const DeltaRuleBackward& args, Workspace workspace) {
+  const delta_rule::Problem problem = delta_rule::check(args);
+  const delta_rule::Implementation& implementation = delta_rule::choose(problem);
+  delta_rule::check_workspace("delta_rule_backward", workspace, implementation.backward_workspace(problem));
+  implementation.backward(problem, args, workspace);
+}
+
+void delta_rule_decode_step(const DeltaRuleDecode& args) {
+  const delta_rule::Problem problem = delta_rule::check(args);
+  delta_rule::choose(problem).decode_step(problem, args);
+}
+
+}  // namespace comba
