@@ -1,6 +1,7 @@
 # LibTorch as the PyTorch wheel ships it. The wheel's own CMake package is not used: it fails without a CUDA toolkit.
-# Defines the imported targets torch_cpu and c10 (with CUDA also torch_cuda and c10_cuda), the set of them
-# comba_wheel_torch, and comba_torch_pch, whose precompiled header every target that uses LibTorch shares.
+# Defines the imported targets torch_cpu and c10, the set of them comba_wheel_torch, and comba_torch_pch, whose
+# precompiled header every target that uses LibTorch shares. libtorch.so itself stays out: it only adds the CUDA
+# libraries, whose loading costs every start of every program.
 
 find_program(COMBA_PYTHON python PATHS ${PROJECT_SOURCE_DIR}/.venv/bin NO_DEFAULT_PATH
              DOC "Python whose torch package is linked")
@@ -20,6 +21,13 @@ if(torch_version VERSION_LESS 2.7)
   message(FATAL_ERROR "torch ${torch_version} is too old: wheels have gcc's C++11 ABI since 2.7")
 endif()
 message(STATUS "LibTorch: ${torch_version} from ${torch_dir}")
+
+# Relative when the environment is in the tree, so that a copied tree runs.
+cmake_path(IS_PREFIX PROJECT_SOURCE_DIR ${torch_dir} in_tree)
+if(in_tree)
+  cmake_path(RELATIVE_PATH torch_dir BASE_DIRECTORY ${CMAKE_RUNTIME_OUTPUT_DIRECTORY} OUTPUT_VARIABLE from_bin)
+  set(CMAKE_BUILD_RPATH $ORIGIN/${from_bin}/lib)
+endif()
 
 function(comba_import_wheel_library name)
   add_library(${name} SHARED IMPORTED)
