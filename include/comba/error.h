@@ -11,6 +11,7 @@ enum class ErrorCode {
   unsupported,       ///< legal, but nothing here implements it
   io,                ///< a file or directory could not be read or written
   interrupted,       ///< a signal asked for the end
+  numerical,         ///< a computation gave infinity or NaN where only finite numbers make sense
   internal,          ///< a rule of our own was broken: please report it
 };
 
