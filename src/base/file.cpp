@@ -10,33 +10,17 @@
 #include <system_error>
 #include <utility>
 
-#include "comba/error.h"
+#include "base/message.h"
 
 namespace comba {
 namespace {
 
-constexpr std::size_t kWriteBuffer = std::size_t{1} << 18;
-constexpr std::size_t kReadBuffer = std::size_t{1} << 18;
+constexpr std::size_t kBuffer = std::size_t{1} << 18;
 
 [[noreturn]] void fail(const char* where, const char* what, const std::filesystem::path& path, int error) {
-  throw Error(ErrorCode::io, std::string("[") + where + "] cannot " + what + " '" + path.string() +
-                                 "': " + std::system_category().message(error));
+  throw Error(ErrorCode::io,
+              concat('[', where, "] cannot ", what, " '", path.string(), "': ", std::system_category().message(error)));
 }
-
-/// A descriptor that closes itself.
-class Descriptor {
- public:
-  explicit Descriptor(int value) : value_(value) {}
-  ~Descriptor() {
-    if (value_ >= 0) ::close(value_);
-  }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  int get() const { return value_; }
-
- private:
-  int value_;
-};
 
 int open_retrying(const std::filesystem::path& path, int flags) {
   int descriptor;
@@ -48,17 +32,29 @@ int open_retrying(const std::filesystem::path& path, int flags) {
 
 }  // namespace
 
+FileReader::FileReader(const std::filesystem::path& path) : path_(path), descriptor_(open_retrying(path, O_RDONLY)) {
+  if (descriptor_ < 0) fail("FileReader", "open", path_, errno);
+}
+
+FileReader::~FileReader() { ::close(descriptor_); }
+
+std::size_t FileReader::read(std::span<std::byte> buffer) {
+  ssize_t count;
+  do {
+    count = ::read(descriptor_, buffer.data(), buffer.size());
+  } while (count < 0 && errno == EINTR);
+  if (count < 0) fail("FileReader", "read", path_, errno);
+  return static_cast<std::size_t>(count);
+}
+
 std::string read_file(const std::filesystem::path& path) {
-  const Descriptor file(open_retrying(path, O_RDONLY));
-  if (file.get() < 0) fail("read_file", "open", path, errno);
+  FileReader file(path);
   std::string content;
   std::size_t filled = 0;
   for (;;) {
-    content.resize(filled + kReadBuffer);
-    const ssize_t count = ::read(file.get(), content.data() + filled, kReadBuffer);
-    if (count < 0 && errno == EINTR) continue;
-    if (count < 0) fail("read_file", "read", path, errno);
-    filled += static_cast<std::size_t>(count);
+    content.resize(filled + kBuffer);
+    const std::size_t count = file.read(std::as_writable_bytes(std::span(content).subspan(filled)));
+    filled += count;
     if (count == 0) break;
   }
   content.resize(filled);
@@ -66,16 +62,25 @@ std::string read_file(const std::filesystem::path& path) {
 }
 
 MappedFile::MappedFile(const std::filesystem::path& path) {
-  const Descriptor file(open_retrying(path, O_RDONLY));
-  if (file.get() < 0) fail("MappedFile", "open", path, errno);
+  const int file = open_retrying(path, O_RDONLY);
+  if (file < 0) fail("MappedFile", "open", path, errno);
+  int error = 0;
   struct stat status;
-  if (::fstat(file.get(), &status) != 0) fail("MappedFile", "examine", path, errno);
-  if (!S_ISREG(status.st_mode)) fail("MappedFile", "map", path, S_ISDIR(status.st_mode) ? EISDIR : ENODEV);
-  size_ = static_cast<std::size_t>(status.st_size);
-  if (size_ == 0) return;  // mmap refuses a length of 0
-  void* address = ::mmap(nullptr, size_, PROT_READ, MAP_SHARED, file.get(), 0);
-  if (address == MAP_FAILED) fail("MappedFile", "map", path, errno);
-  data_ = static_cast<const std::byte*>(address);
+  if (::fstat(file, &status) != 0) {
+    error = errno;
+  } else if (!S_ISREG(status.st_mode)) {
+    error = S_ISDIR(status.st_mode) ? EISDIR : ENODEV;
+  } else if (status.st_size > 0) {  // mmap refuses a length of 0
+    size_ = static_cast<std::size_t>(status.st_size);
+    void* address = ::mmap(nullptr, size_, PROT_READ, MAP_SHARED, file, 0);
+    if (address == MAP_FAILED) {
+      error = errno;
+    } else {
+      data_ = static_cast<const std::byte*>(address);
+    }
+  }
+  ::close(file);  // a mapping outlives its descriptor
+  if (error != 0) fail("MappedFile", "map", path, error);
 }
 
 MappedFile::~MappedFile() {
@@ -105,7 +110,7 @@ FileWriter::~FileWriter() {
 void FileWriter::write(const void* data, std::size_t size) {
   buffer_.append(static_cast<const char*>(data), size);
   size_ += size;
-  if (buffer_.size() >= kWriteBuffer) flush();
+  if (buffer_.size() >= kBuffer) flush();
 }
 
 void FileWriter::flush() {
@@ -122,7 +127,13 @@ void FileWriter::flush() {
 }
 
 void FileWriter::truncate(std::size_t size) {
-  flush();
+  const std::size_t flushed = size_ - buffer_.size();
+  if (size >= flushed) {
+    buffer_.resize(size - flushed);
+    size_ = size;
+    return;
+  }
+  buffer_.clear();
   const auto offset = static_cast<off_t>(size);
   if (::ftruncate(descriptor_, offset) != 0 || ::lseek(descriptor_, offset, SEEK_SET) < 0) {
     fail("FileWriter", "truncate", shown_as_, errno);
@@ -158,17 +169,17 @@ void write_file_atomically(const std::filesystem::path& path, std::string_view c
 
 void sync_directory(const std::filesystem::path& directory) {
   const std::filesystem::path path = directory.empty() ? "." : directory;
-  const Descriptor opened(open_retrying(path, O_RDONLY | O_DIRECTORY));
-  if (opened.get() < 0) fail("sync_directory", "open", path, errno);
+  const int opened = open_retrying(path, O_RDONLY | O_DIRECTORY);
+  if (opened < 0) fail("sync_directory", "open", path, errno);
+  const int error = ::fsync(opened) == 0 ? 0 : errno;
+  ::close(opened);
   // Some file systems have no such operation for directories and say EINVAL; there is then nothing to wait for.
-  if (::fsync(opened.get()) != 0 && errno != EINVAL) fail("sync_directory", "write", path, errno);
+  if (error != 0 && error != EINVAL) fail("sync_directory", "write", path, error);
 }
 
 std::filesystem::path temporary_path_beside(const std::filesystem::path& path) {
   static std::atomic<unsigned> counter = 0;
-  const std::string name =
-      "." + path.filename().string() + "." + std::to_string(::getpid()) + "-" + std::to_string(counter++) + ".partial";
-  return path.parent_path() / name;
+  return path.parent_path() / concat('.', path.filename().string(), '.', ::getpid(), '-', counter++, ".partial");
 }
 
 }  // namespace comba

@@ -9,6 +9,22 @@
 /// Files without surprises. Every failure is an Error of code `io` that names the path and the system's reason.
 namespace comba {
 
+/// Reads a file from its start to its end, piece by piece.
+class FileReader {
+ public:
+  explicit FileReader(const std::filesystem::path& path);
+  ~FileReader();
+  FileReader(const FileReader&) = delete;
+  FileReader& operator=(const FileReader&) = delete;
+
+  /// Fills the start of `buffer` and returns the number of bytes; 0 at the end of the file.
+  std::size_t read(std::span<std::byte> buffer);
+
+ private:
+  std::filesystem::path path_;
+  int descriptor_ = -1;
+};
+
 /// The whole content of a file.
 std::string read_file(const std::filesystem::path& path);
 
@@ -29,7 +45,7 @@ class MappedFile {
   std::size_t size_ = 0;
 };
 
-/// Owns a file descriptor being written, with a buffer in front of it.
+/// Writes a new file through a buffer.
 class FileWriter {
  public:
   /// Creates `path`, which must not exist. Errors name `shown_as` when given: the final name of a temporary file.

@@ -33,7 +33,7 @@ class TokenDataset {
   static TokenDataset open(const std::filesystem::path& directory, Split split);
 
   const Tokenizer& tokenizer() const { return tokenizer_; }
-  /// Digest of the packed texts and their paths, both splits together: two data sets with the same digest are the same.
+  /// Digest of the packed texts and their paths, in order, both splits together.
   const std::string& source_md5() const { return source_md5_; }
 
   std::int64_t num_tokens() const { return num_tokens_; }
