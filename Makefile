@@ -1,0 +1,85 @@
+# What one does with this tree, one word each. `make help` prints the list.
+# Variables: JOBS, COMBA_CUDA=ON|OFF, TEXT SEED THREADS (demo), PREFIX (install), COMBA_FIXTURES (test-fixtures).
+
+SHELL := bash
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+JOBS ?= $(shell nproc)
+PREFIX ?= /usr/local
+build := build/release
+cmake_flags := $(if $(COMBA_CUDA),-DCOMBA_CUDA=$(COMBA_CUDA))
+cmake := .venv/bin/cmake
+python := .venv/bin/python
+ctest := .venv/bin/ctest --output-on-failure --no-tests=error --test-dir
+sources := git ls-files -- '*.h' '*.cpp' '*.cuh' '*.cu'
+
+.DEFAULT_GOAL := build
+.PHONY: help setup build demo test test-long test-fixtures require-fixtures format lint asan tsan fuzz install clean
+
+help: ## print this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 16
+
+setup: ## install what is missing: Debian packages and .venv
+	@scripts/setup
+
+# cmake prints its findings only when it fails or when they are new.
+define configure
+@$(cmake) --preset $(1) $(cmake_flags) $(2) >build/$(1).log 2>&1 || { cat build/$(1).log; exit 1; }
+@grep -E 'CUDA: |LibTorch: ' build/$(1).log
+endef
+
+build: setup ## compile everything (Release) into build/release
+	@mkdir -p build
+	$(call configure,release)
+	@$(cmake) --build $(build) -j $(JOBS)
+
+demo: setup ## train, evaluate and sample a small model on text of this machine, or on TEXT=path
+	@mkdir -p build
+	$(call configure,release)
+	@$(cmake) --build $(build) -j $(JOBS) --target comba_cli
+	@scripts/demo
+
+test: build ## build and run the tests (not the long ones)
+	@$(ctest) $(build) -j $(JOBS) -LE long
+	@$(python) -m pytest -m "not long"
+
+test-long: build ## every test, the long ones included
+	@$(ctest) $(build) -j $(JOBS)
+	@$(python) -m pytest
+
+test-fixtures: require-fixtures build ## compare with the reference files in COMBA_FIXTURES=DIR
+	@$(build)/bin/test_fixtures $(COMBA_FIXTURES)
+
+require-fixtures:
+	@: $(if $(COMBA_FIXTURES),,$(error name the folder: make test-fixtures COMBA_FIXTURES=DIR))
+
+format: setup ## rewrite every source file in the house style
+	@$(sources) | xargs .venv/bin/clang-format -i
+
+lint: setup ## style of every source file, then clang-tidy
+	@$(sources) | xargs .venv/bin/clang-format --dry-run -Werror
+	@mkdir -p build
+	$(call configure,lint)
+	@command -v run-clang-tidy >/dev/null || { echo "make lint: install the Debian package clang-tidy" >&2; exit 1; }
+	@run-clang-tidy -quiet -j $(JOBS) -p build/lint '/(src|apps)/'
+
+asan: setup ## the tests under the address and undefined-behaviour sanitizers
+	@mkdir -p build
+	$(call configure,asan)
+	@$(cmake) --build build/asan -j $(JOBS)
+	@$(ctest) build/asan -LE long
+
+tsan: setup ## the tests below LibTorch under the thread sanitizer
+	@mkdir -p build
+	$(call configure,tsan)
+	@$(cmake) --build build/tsan -j $(JOBS)
+	@$(ctest) build/tsan -LE long
+
+fuzz: ## nothing yet
+	@echo "make fuzz: there is no fuzz target yet" >&2; exit 1
+
+install: build ## copy the library, its headers and the program under PREFIX
+	@$(cmake) --install $(build) --prefix $(PREFIX)
+
+clean: ## remove build/ (.venv stays)
+	@rm -rf build
