@@ -8,7 +8,7 @@
 
 namespace comba::models {
 
-/// Softmax attention layers: of a transformer, or those a hybrid has in place of its recurrent layers.
+/// Softmax attention layers: all of a transformer's, or those a hybrid has in place of its recurrent ones.
 struct AttentionConfig {
   std::vector<int64_t> layers;  ///< which layers, from 0
   int64_t num_heads = 0;        ///< query heads; their dim is hidden_size / num_heads
@@ -18,41 +18,41 @@ struct AttentionConfig {
   double rope_theta = 10000.0;
 };
 
-/// A model as its config.json describes it: keys and meaning of flash-linear-attention and Hugging Face, and three keys
-/// of our own (comba_convention, comba_rule, and an intermediate_size of 0 for blocks without an MLP).
+/// A model as its config.json describes it: keys, meaning and defaults of flash-linear-attention and Hugging Face, and
+/// three things of our own: comba_convention, comba_rule, and an intermediate_size of 0 for blocks without an MLP.
 struct ModelConfig {
-  std::string model_type = "comba";  ///< "comba" | "gated_deltanet" | "transformer"
+  std::string model_type = "comba";  ///< one of supported_model_types()
   std::string convention = "paper";  ///< key comba_convention: "paper" | "fla"; a file without the key means "fla"
-  std::string rule = "splr";         ///< key comba_rule: "splr" | "iplr" (decay first, beta up to 2)
-  int64_t hidden_size = 1024;        ///< D
-  int64_t num_hidden_layers = 24;    ///< L
-  int64_t num_heads = 4;             ///< H
-  int64_t num_v_heads = 4;           ///< HV, a multiple of H
-  int64_t head_dim = 256;            ///< K
+  std::string rule = "splr";         ///< key comba_rule: "splr" | "iplr" (decay, then correct, with beta up to 2)
+  int64_t hidden_size = 0;           ///< D
+  int64_t num_hidden_layers = 0;     ///< L
+  int64_t num_heads = 0;             ///< H
+  int64_t num_v_heads = 0;           ///< HV, a multiple of H; absent from the file: H
+  int64_t head_dim = 0;              ///< K
   double expand_v = 1.0;             ///< V = head_dim * expand_v
-  int64_t intermediate_size = 2816;  ///< of the MLP; 0: no MLP
-  int64_t vocab_size = 32000;
+  int64_t intermediate_size = 0;     ///< of the MLP; absent from the file: 256 ceil(int(2/3 hidden_ratio D) / 256)
+  int64_t vocab_size = 0;
   int64_t conv_size = 4;
   double norm_eps = 1e-6;
-  double initializer_range = 0.006;  ///< standard deviation of linear, convolution and embedding weights
-  bool tie_word_embeddings = true;
-  bool use_output_correction = true;  ///< q - d k (Comba)
-  bool use_inner_decay = true;        ///< b = sigmoid(decay) (Comba)
+  double initializer_range = 0.02;  ///< standard deviation of linear, convolution and embedding weights
+  bool tie_word_embeddings = false;
+  bool use_output_correction = true;  ///< comba: q - d k
+  bool use_inner_decay = true;        ///< comba: b = sigmoid(decay), else 1
   bool use_output_gate = true;        ///< key use_gate in gated_deltanet
   bool use_short_conv = true;
-  bool allow_neg_eigval = false;    ///< beta up to 2 (gated_deltanet)
-  double correction_factor = 0.02;  ///< initial d
-  std::optional<AttentionConfig> attn;
+  bool allow_neg_eigval = false;          ///< gated_deltanet: beta up to 2
+  double correction_factor = 1.0;         ///< comba: d at the start
+  std::optional<AttentionConfig> attn{};  ///< transformer: always there, with every layer
 
   int64_t head_v_dim() const;  ///< V
 };
 
 /// Reads the text of a config.json. Throws Error: invalid_argument for text that is no JSON object, an unknown key
-/// (with the nearest known one), a value of the wrong type or out of range, or values that contradict each other;
-/// unsupported for a model_type or an option that nothing here implements.
+/// (with the nearest known one), a missing key, a value of the wrong type or out of range, or values that contradict
+/// each other; unsupported for a model_type or an option that nothing here implements.
 ModelConfig parse_model_config(const std::string& json_text);
 
-/// parse_model_config of a file.
+/// parse_model_config of a file; errors name it.
 ModelConfig load_model_config(const std::filesystem::path& path);
 
 /// The text of a config.json that parse_model_config reads back to the same value.

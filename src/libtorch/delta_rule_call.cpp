@@ -1,0 +1,61 @@
+#include "libtorch/delta_rule_call.h"
+
+#include "base/message.h"
+
+namespace comba {
+
+std::array<at::Tensor, kNumInputs> to_list(const DeltaRuleTensors& inputs) {
+  std::array<at::Tensor, kNumInputs> list;
+  for (std::size_t i = 0; i < kNumInputs; ++i) list[i] = inputs.*kInputs[i];
+  return list;
+}
+
+DeltaRuleTensors from_list(at::ArrayRef<at::Tensor> list) {
+  DeltaRuleTensors inputs;
+  for (std::size_t i = 0; i < kNumInputs; ++i) inputs.*kInputs[i] = list[i];
+  return inputs;
+}
+
+void push_inputs(torch::jit::Stack& stack, const DeltaRuleTensors& inputs) {
+  for (const auto& tensor : to_list(inputs)) stack.emplace_back(tensor.defined() ? c10::IValue(tensor) : c10::IValue());
+}
+
+DeltaRuleTensors pop_inputs(torch::jit::Stack& stack) {
+  DeltaRuleTensors inputs;
+  for (std::size_t i = kNumInputs; i-- > 0;) {
+    const c10::IValue value = torch::jit::pop(stack);
+    if (!value.isNone()) inputs.*kInputs[i] = value.toTensor();
+  }
+  return inputs;
+}
+
+void push_options(torch::jit::Stack& stack, const DeltaRuleOptions& options) {
+  stack.emplace_back(options.rule == Rule::comba ? "comba" : "gated_delta");
+  stack.emplace_back(options.convention == Convention::paper ? "paper" : "fla");
+  stack.emplace_back(options.l2norm);
+  stack.emplace_back(static_cast<double>(options.l2norm_eps));
+  stack.emplace_back(options.scale ? c10::IValue(static_cast<double>(*options.scale)) : c10::IValue());
+  stack.emplace_back(static_cast<double>(options.beta_scale));
+}
+
+DeltaRuleOptions pop_options(torch::jit::Stack& stack) {
+  DeltaRuleOptions options;
+  options.beta_scale = static_cast<float>(torch::jit::pop(stack).toDouble());
+  const auto scale = torch::jit::pop(stack).toOptional<double>();
+  if (scale) options.scale = static_cast<float>(*scale);
+  options.l2norm_eps = static_cast<float>(torch::jit::pop(stack).toDouble());
+  options.l2norm = torch::jit::pop(stack).toBool();
+
+  const std::string convention = torch::jit::pop(stack).toStringRef();
+  require(convention == "paper" || convention == "fla", ErrorCode::invalid_argument,
+          "[delta_rule] convention must be paper or fla; got ", convention);
+  options.convention = convention == "paper" ? Convention::paper : Convention::fla;
+
+  const std::string rule = torch::jit::pop(stack).toStringRef();
+  require(rule == "comba" || rule == "gated_delta", ErrorCode::invalid_argument,
+          "[delta_rule] rule must be comba or gated_delta; got ", rule);
+  options.rule = rule == "comba" ? Rule::comba : Rule::gated_delta;
+  return options;
+}
+
+}  // namespace comba

@@ -1,0 +1,153 @@
+#include <mutex>
+
+#include "base/message.h"
+#include "comba/delta_rule.h"
+#include "libtorch/delta_rule_call.h"
+#include "libtorch/delta_rule_kernels.h"
+#include "libtorch/threads.h"
+#include "libtorch/views.h"
+
+namespace comba {
+namespace {
+
+using torch::jit::pop;
+using torch::jit::push;
+using torch::jit::Stack;
+
+void use_torch_threads_once() {
+  static std::once_flag once;
+  std::call_once(once, use_torch_threads);
+}
+
+/// The operator wants stride 1 in the last dimension of its 4-dimensional arguments.
+DeltaRuleTensors with_unit_strides(DeltaRuleTensors inputs) {
+  for (auto input : {&DeltaRuleTensors::q, &DeltaRuleTensors::k, &DeltaRuleTensors::v, &DeltaRuleTensors::p,
+                     &DeltaRuleTensors::initial_state, &DeltaRuleTensors::cu_seqlens}) {
+    inputs.*input = with_unit_stride(inputs.*input);
+  }
+  return inputs;
+}
+
+DeltaRuleInputs const_views(const DeltaRuleTensors& x) {
+  return {
+      .q = const_view("q", x.q),
+      .k = const_view("k", x.k),
+      .v = const_view("v", x.v),
+      .p = const_view("p", x.p),
+      .b = const_view("b", x.b),
+      .d = const_view("d", x.d),
+      .beta = const_view("beta", x.beta),
+      .beta_logit = const_view("beta_logit", x.beta_logit),
+      .g = const_view("g", x.g),
+      .a = const_view("a", x.a),
+      .A_log = const_view("A_log", x.A_log),
+      .dt_bias = const_view("dt_bias", x.dt_bias),
+      .initial_state = const_view("initial_state", x.initial_state),
+      .cu_seqlens = const_view("cu_seqlens", x.cu_seqlens),
+  };
+}
+
+// Result tensors are made before the operator checks its arguments, so their own making must not fail on bad ones.
+void require_ranks(const DeltaRuleTensors& x) {
+  require(x.q.dim() == 4 && x.v.dim() == 4, ErrorCode::invalid_argument,
+          "[delta_rule] q must be [B, T, H, K] and v [B, T, HV, V]; got ", x.q.sizes(), " and ", x.v.sizes());
+}
+
+at::Tensor empty_output(const DeltaRuleTensors& x) { return at::empty(x.v.sizes(), x.q.options()); }
+
+at::Tensor empty_state(const DeltaRuleTensors& x) {
+  const int64_t num_sequences = x.cu_seqlens.defined() ? std::max<int64_t>(x.cu_seqlens.numel() - 1, 0) : x.q.size(0);
+  return at::empty({num_sequences, x.v.size(2), x.q.size(3), x.v.size(3)}, x.q.options().dtype(at::kFloat));
+}
+
+/// LibTorch aligns its CPU memory to 64 bytes, as the operator asks.
+class ScratchMemory {
+ public:
+  explicit ScratchMemory(int64_t bytes) : tensor_(at::empty({bytes}, at::kByte)) {}
+  Workspace workspace() const { return {tensor_.mutable_data_ptr(), tensor_.numel()}; }
+
+ private:
+  at::Tensor tensor_;
+};
+
+}  // namespace
+
+void delta_rule_cpu(Stack& stack) {
+  use_torch_threads_once();
+  const bool output_final_state = pop(stack).toBool();
+  const DeltaRuleOptions options = pop_options(stack);
+  const DeltaRuleTensors inputs = with_unit_strides(pop_inputs(stack));
+  require_ranks(inputs);
+  const at::Tensor o = empty_output(inputs);
+  const at::Tensor final_state = output_final_state ? empty_state(inputs) : at::Tensor();
+  const DeltaRuleForward args{
+      .options = options,
+      .inputs = const_views(inputs),
+      .o = mutable_view("o", o),
+      .final_state = mutable_view("final_state", final_state),
+  };
+  delta_rule_forward(args, ScratchMemory(workspace_bytes(args)).workspace());
+  push(stack, o, output_final_state ? final_state : at::empty({0}, inputs.q.options().dtype(at::kFloat)));
+}
+
+void delta_rule_backward_cpu(Stack& stack) {
+  use_torch_threads_once();
+  const std::vector<bool> mask = pop(stack).to<std::vector<bool>>();
+  const DeltaRuleOptions options = pop_options(stack);
+  const DeltaRuleTensors inputs = with_unit_strides(pop_inputs(stack));
+  const at::Tensor d_final_state = with_unit_stride(pop(stack).toOptional<at::Tensor>().value_or(at::Tensor()));
+  const at::Tensor d_o = with_unit_stride(pop(stack).toTensor());
+  require_ranks(inputs);
+
+  const auto input_list = to_list(inputs);
+  std::vector<at::Tensor> gradients(kNumGradients);
+  for (std::size_t i = 0; i < kNumGradients; ++i) {
+    if (mask[i] && input_list[i].defined()) gradients[i] = at::empty(input_list[i].sizes(), input_list[i].options());
+  }
+  const auto view = [&](const char* name, at::Tensor DeltaRuleTensors::*input) {
+    const auto index = std::find(kInputs.begin(), kInputs.end(), input) - kInputs.begin();
+    return mutable_view(name, gradients[index]);
+  };
+  const DeltaRuleBackward args{
+      .options = options,
+      .inputs = const_views(inputs),
+      .do_ = const_view("do", d_o),
+      .d_final_state = const_view("d_final_state", d_final_state),
+      .dq = view("dq", &DeltaRuleTensors::q),
+      .dk = view("dk", &DeltaRuleTensors::k),
+      .dv = view("dv", &DeltaRuleTensors::v),
+      .dp = view("dp", &DeltaRuleTensors::p),
+      .db = view("db", &DeltaRuleTensors::b),
+      .dd = view("dd", &DeltaRuleTensors::d),
+      .dbeta = view("dbeta", &DeltaRuleTensors::beta),
+      .dbeta_logit = view("dbeta_logit", &DeltaRuleTensors::beta_logit),
+      .dg = view("dg", &DeltaRuleTensors::g),
+      .da = view("da", &DeltaRuleTensors::a),
+      .dA_log = view("dA_log", &DeltaRuleTensors::A_log),
+      .ddt_bias = view("ddt_bias", &DeltaRuleTensors::dt_bias),
+      .d_initial_state = view("d_initial_state", &DeltaRuleTensors::initial_state),
+  };
+  delta_rule_backward(args, ScratchMemory(workspace_bytes(args)).workspace());
+  for (at::Tensor& gradient : gradients) {
+    if (!gradient.defined()) gradient = at::empty({0}, inputs.q.options());
+  }
+  push(stack, gradients);
+}
+
+void delta_rule_decode_step_cpu(Stack& stack) {
+  use_torch_threads_once();
+  const DeltaRuleOptions options = pop_options(stack);
+  const at::Tensor state = pop(stack).toTensor();
+  const DeltaRuleTensors inputs = with_unit_strides(pop_inputs(stack));
+  require_ranks(inputs);
+  const at::Tensor o = empty_output(inputs);
+  delta_rule_decode_step({
+      .options = options,
+      .inputs = const_views(inputs),
+      .state = mutable_view("state", state),
+      .o = mutable_view("o", o),
+  });
+  push(stack, o);
+}
+
+}  // namespace comba
