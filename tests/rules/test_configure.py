@@ -13,11 +13,11 @@ CMAKE = tree.ROOT / ".venv" / "bin" / "cmake"
 
 def configure(build: pathlib.Path, *flags: str) -> subprocess.CompletedProcess:
     """Configures with every CUDA toolkit of this machine out of sight."""
-    venv_bin = str(tree.ROOT / ".venv" / "bin")
-    visible = [d for d in os.environ["PATH"].split(":") if not (pathlib.Path(d) / "nvcc").exists()]
-    env = {k: v for k, v in os.environ.items() if k not in {"CUDA_HOME", "CUDA_PATH", "CUDACXX", "COMBA_CUDA"}}
-    env["PATH"] = ":".join([venv_bin, *visible])
-    command = [CMAKE, "-S", tree.ROOT, "-B", build, "-G", "Ninja", "-DCMAKE_IGNORE_PATH=/usr/local/cuda/bin", *flags]
+    searched = [*os.environ["PATH"].split(":"), "/usr/local/bin", "/usr/local/cuda/bin"]
+    hidden = {folder for folder in searched if (pathlib.Path(folder) / "nvcc").exists()}
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("CUDA", "COMBA"))}
+    env["PATH"] = ":".join([str(CMAKE.parent), *(d for d in searched if d not in hidden)])
+    command = [CMAKE, "-S", tree.ROOT, "-B", build, "-G", "Ninja", f"-DCMAKE_IGNORE_PATH={';'.join(hidden)}", *flags]
     return subprocess.run(command, capture_output=True, text=True, env=env)
 
 
