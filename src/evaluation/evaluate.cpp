@@ -1,0 +1,63 @@
+#include "evaluation/evaluate.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+#include <vector>
+
+#include "base/message.h"
+
+namespace comba::evaluation {
+namespace {
+
+/// Sum over tokens of -log softmax(logits)[label].  logits [1, T, vocab], labels [T]
+double sum_of_nats(const at::Tensor& logits, const at::Tensor& labels) {
+  const at::Tensor log_probabilities = at::log_softmax(logits.squeeze(0), 1, at::kFloat);  // [T, vocab]
+  return -log_probabilities.gather(1, labels.unsqueeze(1)).sum(at::kDouble).item<double>();
+}
+
+}  // namespace
+
+double EvaluationResult::perplexity() const { return std::exp(nats / static_cast<double>(tokens)); }
+
+double EvaluationResult::bits_per_byte() const { return nats / std::numbers::ln2 / static_cast<double>(bytes); }
+
+double score_document(models::CausalLM& model, std::span<const std::int64_t> ids, std::int64_t chunk_length) {
+  const at::NoGradGuard no_grad;
+  const at::Tensor tokens = at::tensor(c10::ArrayRef<std::int64_t>(ids.data(), ids.size()), at::kLong);
+  const std::int64_t num_predictions = tokens.size(0) - 1;
+  models::ModelState state = model.initial_state(/*batch=*/1);
+  double nats = 0;
+  for (std::int64_t first = 0; first < num_predictions; first += chunk_length) {
+    const std::int64_t end = std::min(first + chunk_length, num_predictions);
+    const at::Tensor logits = model.forward(tokens.slice(0, first, end).unsqueeze(0), &state);
+    nats += sum_of_nats(logits, tokens.slice(0, first + 1, end + 1));
+  }
+  return nats;
+}
+
+EvaluationResult evaluate(models::CausalLM& model, const data::TokenDataset& dataset,
+                          const EvaluationOptions& options) {
+  require(dataset.num_documents() > 0, ErrorCode::invalid_argument,
+          "[evaluate] the split must have documents; got an empty one");
+  require(options.chunk_length > 0, ErrorCode::invalid_argument, "[evaluate] chunk_length must be at least 1; got ",
+          options.chunk_length);
+  require(dataset.tokenizer().vocab() <= model.config().vocab_size, ErrorCode::invalid_argument,
+          "[evaluate] the model's vocab_size must be at least the data set's vocabulary of ",
+          dataset.tokenizer().vocab(), "; got ", model.config().vocab_size);
+  EvaluationResult result;
+  std::vector<std::int64_t> ids;
+  for (std::int64_t i = 0; i < dataset.num_documents(); ++i) {
+    const data::Document document = dataset.document(i);
+    ids.resize(static_cast<std::size_t>(document.num_tokens));
+    dataset.read_tokens(document.first_token, ids);
+    result.nats += score_document(model, ids, options.chunk_length);
+    result.tokens += document.num_tokens - 1;
+    result.bytes += document.num_bytes;
+    ++result.documents;
+    if (options.on_progress) options.on_progress(result.bytes);
+  }
+  return result;
+}
+
+}  // namespace comba::evaluation

@@ -1,0 +1,22 @@
+#pragma once
+
+#include <torch/types.h>
+
+#include <cstdint>
+
+#include "data/token_dataset.h"
+#include "training/window_sampler.h"
+
+namespace comba::training {
+
+/// B windows of training tokens and the token that follows each.
+struct Batch {
+  at::Tensor input_ids;  ///< [B, T] i64
+  at::Tensor labels;     ///< [B, T] i64   labels[b, t] is the successor of input_ids[b, t]
+};
+
+/// Windows number first_sample to first_sample + batch_size - 1 of the run.
+Batch read_batch(const data::TokenDataset& dataset, const WindowSampler& sampler, std::int64_t first_sample,
+                 std::int64_t batch_size);
+
+}  // namespace comba::training

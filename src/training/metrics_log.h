@@ -1,0 +1,34 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <fstream>
+
+#include "evaluation/evaluate.h"
+#include "training/trainer.h"
+
+namespace comba::training {
+
+/// The numbers of a run, one JSON object a line, each line on the disk as soon as it is known:
+///
+///     {"step": 7, "loss": 2.1, "learning_rate": 0.001, "gradient_norm": 0.7, "tokens": 14336, "seconds": 0.1}
+///     {"step": 7, "heldout_bits_per_byte": 2.9, "heldout_nats": 12345.6, "heldout_bytes": 6142}
+///
+/// `step` counts completed steps, `tokens` those trained on since the first step, `seconds` are this step's.
+class MetricsLog {
+ public:
+  /// Opens `path`, keeping what it has of steps up to `last_step` and dropping what a resumed run will write again.
+  /// Throws Error(io) when it cannot be read or written.
+  MetricsLog(const std::filesystem::path& path, std::int64_t last_step);
+
+  void write(const StepReport& report);
+  void write(std::int64_t step, const evaluation::EvaluationResult& heldout);
+
+ private:
+  void write_line(const std::string& line);
+
+  std::filesystem::path path_;
+  std::ofstream file_;
+};
+
+}  // namespace comba::training

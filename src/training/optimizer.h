@@ -1,0 +1,70 @@
+#pragma once
+
+#include <torch/types.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "models/safetensors.h"
+
+namespace comba::training {
+
+/// A trained tensor and its name in the checkpoint.
+struct NamedParameter {
+  std::string name;
+  at::Tensor tensor;
+};
+
+/// Whether weight decay applies to a parameter: to matrices (linear maps, embeddings, convolution filters), not to
+/// vectors (norm weights, biases, A_log, dt_bias, D, decay).
+bool has_weight_decay(const NamedParameter& parameter);
+
+struct AdamWOptions {
+  double beta1 = 0.9;
+  double beta2 = 0.95;
+  double epsilon = 1e-8;
+  double weight_decay = 0.01;
+};
+
+/// AdamW (Loshchilov and Hutter 2019), with LibTorch's fused kernels. With step number t from 1, gradient g, rate lr:
+///
+///     w <- w (1 - lr weight_decay)
+///     m <- beta1 m + (1 - beta1) g;   v <- beta2 v + (1 - beta2) g^2
+///     w <- w - lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + epsilon)
+class AdamW {
+ public:
+  AdamW(std::vector<NamedParameter> parameters, const AdamWOptions& options);
+
+  /// Updates every parameter that has a gradient.
+  void step(double learning_rate);
+
+  /// Steps made so far.
+  std::int64_t num_steps() const { return num_steps_; }
+
+  /// The moments, as "exp_avg.NAME" and "exp_avg_sq.NAME", and "num_steps" (int64, one element): all that a later
+  /// `load_state` needs. The tensors are the live ones, not copies.
+  models::NamedTensors state() const;
+
+  /// Throws Error(io) when a tensor is missing, unknown, or of another shape or dtype; then nothing is changed.
+  void load_state(const models::NamedTensors& state);
+
+ private:
+  struct Moments {
+    at::Tensor exp_avg;
+    at::Tensor exp_avg_sq;
+  };
+
+  void update(bool with_weight_decay, double learning_rate);
+
+  std::vector<NamedParameter> parameters_;
+  std::vector<Moments> moments_;  // one for each parameter
+  AdamWOptions options_;
+  std::int64_t num_steps_ = 0;
+};
+
+/// Scales the gradients so that their global L2 norm is at most `max_norm`, and returns the norm they had. Gradients
+/// whose norm is not finite are left as they are.
+double clip_gradient_norm(const std::vector<NamedParameter>& parameters, double max_norm);
+
+}  // namespace comba::training

@@ -1,0 +1,102 @@
+#include "training/train.h"
+
+#include <memory>
+#include <optional>
+
+#include "base/message.h"
+#include "training/metrics_log.h"
+#include "training/run_directory.h"
+#include "training/training_checkpoint.h"
+
+namespace comba::training {
+namespace {
+
+bool is_due(std::int64_t interval, std::int64_t step) { return interval > 0 && step % interval == 0; }
+
+Trainer new_trainer(const TrainingRun& run) {
+  auto model = std::make_shared<models::CausalLM>(run.model);
+  model->initialize(static_cast<std::uint64_t>(run.config.seed));
+  return Trainer(std::move(model), run.train, run.config);
+}
+
+Trainer resumed_trainer(const TrainingRun& run, const CheckpointEntry& checkpoint, TrainObserver& observer) {
+  require_same_run(checkpoint.path, run.model, run.config, run.train);
+  const int saved_threads = read_training_record(checkpoint.path).num_threads;
+  if (saved_threads != at::get_num_threads()) {
+    observer.on_warning(concat("the checkpoint was made with ", saved_threads, " threads, this run has ",
+                               at::get_num_threads(), ": sums may round otherwise"));
+  }
+  return load_training_checkpoint(checkpoint.path, run.train, run.config);
+}
+
+/// One run in progress: the trainer and the files it feeds.
+class RunningTraining {
+ public:
+  RunningTraining(const TrainingRun& run, std::optional<CheckpointEntry> checkpoint, TrainObserver& observer)
+      : run_(run),
+        observer_(observer),
+        trainer_(checkpoint ? resumed_trainer(run, *checkpoint, observer) : new_trainer(run)),
+        metrics_(metrics_path(run.directory), trainer_.num_steps()),
+        saved_step_(checkpoint ? checkpoint->step : 0) {}
+
+  void run(const StopFlag& stop) {
+    observer_.on_start(trainer_.model(), trainer_.num_steps());
+    while (trainer_.num_steps() < run_.config.steps) {
+      make_step();
+      const std::int64_t step = trainer_.num_steps();
+      const bool last = step == run_.config.steps;
+      if (is_due(run_.config.evaluation_interval, step) && run_.heldout.num_documents() > 0) evaluate();
+      if (last || stop.requested() || is_due(run_.config.checkpoint_interval, step)) save();
+      require(last || !stop.requested(), ErrorCode::interrupted, "[train] stopped after step ", step,
+              "; everything is saved in ", run_.directory.string(), " (continue with --resume)");
+    }
+  }
+
+ private:
+  void make_step() {
+    try {
+      const StepReport report = trainer_.step();
+      metrics_.write(report);
+      observer_.on_step(report);
+    } catch (const Error& error) {
+      if (error.code() != ErrorCode::numerical) throw;
+      throw Error(ErrorCode::numerical, concat(error.what(), "; newest checkpoint: ", newest_checkpoint()));
+    }
+  }
+
+  void evaluate() {
+    const auto heldout = evaluation::evaluate(trainer_.model(), run_.heldout, {});
+    metrics_.write(trainer_.num_steps(), heldout);
+    observer_.on_evaluation(trainer_.num_steps(), heldout);
+  }
+
+  void save() {
+    saved_step_ = trainer_.num_steps();
+    const auto directory = checkpoint_path(run_.directory, saved_step_);
+    save_training_checkpoint(trainer_, run_.train, directory);
+    prune_checkpoints(run_.directory, run_.config.keep_checkpoints);
+    observer_.on_checkpoint(directory);
+  }
+
+  std::string newest_checkpoint() const {
+    return saved_step_ > 0 ? checkpoint_path(run_.directory, saved_step_).string() : "none";
+  }
+
+  const TrainingRun& run_;
+  TrainObserver& observer_;
+  Trainer trainer_;
+  MetricsLog metrics_;
+  std::int64_t saved_step_;
+};
+
+}  // namespace
+
+void train(const TrainingRun& run, TrainObserver& observer, const StopFlag& stop) {
+  validate(run.config);
+  prepare_run_directory(run.directory, run.resume);
+  const std::optional<CheckpointEntry> checkpoint =
+      run.resume ? latest_checkpoint(run.directory) : std::optional<CheckpointEntry>();
+  RunningTraining(run, checkpoint, observer).run(stop);
+}
+
+}  // namespace comba::training

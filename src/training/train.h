@@ -1,0 +1,47 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+
+#include "base/stop_flag.h"
+#include "data/token_dataset.h"
+#include "evaluation/evaluate.h"
+#include "models/model_config.h"
+#include "training/train_config.h"
+#include "training/trainer.h"
+
+namespace comba::training {
+
+/// Is told what happens in a run, in the thread that trains.
+class TrainObserver {
+ public:
+  virtual ~TrainObserver() = default;
+  /// Before the first step. `first_step` completed steps are not made again.
+  virtual void on_start(const models::CausalLM& model, std::int64_t first_step) = 0;
+  virtual void on_step(const StepReport& report) = 0;
+  virtual void on_evaluation(std::int64_t step, const evaluation::EvaluationResult& heldout) = 0;
+  virtual void on_checkpoint(const std::filesystem::path& directory) = 0;
+  /// Something the user should know, in one sentence.
+  virtual void on_warning(const std::string& text) = 0;
+};
+
+/// A whole training run.
+struct TrainingRun {
+  models::ModelConfig model;
+  TrainConfig config;
+  const data::TokenDataset& train;
+  const data::TokenDataset& heldout;  ///< may be empty: then nothing is evaluated
+  std::filesystem::path directory;    ///< see run_directory.h
+  bool resume = false;                ///< go on from the newest checkpoint in `directory`, if there is one
+};
+
+/// Trains to the last step and leaves its checkpoint in the run directory. A run that was interrupted and resumed has
+/// the same bits as one that was not, given the same number of LibTorch threads.
+///
+/// When `stop` is requested, it finishes the step, saves, and throws Error(interrupted). Other errors: those of
+/// Trainer, prepare_run_directory and require_same_run; Error(numerical), naming step and newest checkpoint, when the
+/// loss diverges.
+void train(const TrainingRun& run, TrainObserver& observer, const StopFlag& stop);
+
+}  // namespace comba::training

@@ -1,0 +1,77 @@
+#include "training/trainer.h"
+
+#include <chrono>
+#include <cmath>
+#include <utility>
+
+#include "base/message.h"
+#include "training/batch.h"
+#include "training/learning_rate.h"
+
+namespace comba::training {
+namespace {
+
+std::vector<NamedParameter> parameters_of(const models::CausalLM& model) {
+  std::vector<NamedParameter> parameters;
+  for (const auto& item : model.named_parameters()) parameters.push_back({item.key(), item.value()});
+  return parameters;
+}
+
+const TrainConfig& validated(const TrainConfig& config) {
+  validate(config);
+  return config;
+}
+
+}  // namespace
+
+Trainer::Trainer(std::shared_ptr<models::CausalLM> model, const data::TokenDataset& dataset, const TrainConfig& config)
+    : model_(std::move(model)),
+      dataset_(dataset),
+      config_(validated(config)),
+      sampler_(dataset.num_tokens(), config.context_length, static_cast<std::uint64_t>(config.seed)),
+      parameters_(parameters_of(*model_)),
+      optimizer_(parameters_, {.beta1 = config.beta1,
+                               .beta2 = config.beta2,
+                               .epsilon = config.epsilon,
+                               .weight_decay = config.weight_decay}) {
+  require(dataset.tokenizer().vocab() <= model_->config().vocab_size, ErrorCode::invalid_argument,
+          "[Trainer] the model's vocab_size must be at least the data set's vocabulary of ",
+          dataset.tokenizer().vocab(), "; got ", model_->config().vocab_size);
+}
+
+StepReport Trainer::step() {
+  const auto start = std::chrono::steady_clock::now();
+  const std::int64_t step = num_steps();
+  const std::int64_t micro_batch_size = config_.micro_batch_size > 0 ? config_.micro_batch_size : config_.batch_size;
+  const std::int64_t num_micro_batches = config_.batch_size / micro_batch_size;
+
+  model_->zero_grad();
+  double loss = 0;
+  for (std::int64_t i = 0; i < num_micro_batches; ++i) {
+    loss += accumulate_gradients(step * config_.batch_size + i * micro_batch_size, micro_batch_size);
+  }
+  const double gradient_norm = clip_gradient_norm(parameters_, config_.max_gradient_norm);
+  require(std::isfinite(loss) && std::isfinite(gradient_norm), ErrorCode::numerical,
+          "[Trainer] loss and gradient must be finite; got loss ", loss, " and gradient norm ", gradient_norm,
+          " in step ", step + 1, " (a lower learning_rate or a longer warm-up may help)");
+  const double rate = learning_rate(config_, step);
+  optimizer_.step(rate);
+
+  const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
+  return {.step = step + 1,
+          .loss = loss,
+          .learning_rate = rate,
+          .gradient_norm = gradient_norm,
+          .tokens = (step + 1) * config_.batch_size * config_.context_length,
+          .seconds = elapsed.count()};
+}
+
+double Trainer::accumulate_gradients(std::int64_t first_sample, std::int64_t num_samples) {
+  const Batch batch = read_batch(dataset_, sampler_, first_sample, num_samples);
+  const double share = static_cast<double>(num_samples) / static_cast<double>(config_.batch_size);
+  const at::Tensor loss = model_->loss(batch.input_ids, batch.labels) * share;
+  loss.backward();
+  return loss.item<double>();
+}
+
+}  // namespace comba::training

@@ -1,0 +1,62 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "data/token_dataset.h"
+#include "models/causal_lm.h"
+#include "models/safetensors.h"
+#include "training/optimizer.h"
+#include "training/train_config.h"
+#include "training/window_sampler.h"
+
+namespace comba::training {
+
+/// What one optimizer step did.
+struct StepReport {
+  std::int64_t step = 0;     ///< completed steps, this one included
+  double loss = 0;           ///< mean cross entropy of the step's tokens before the update, nats a token
+  double learning_rate = 0;  ///< used by this step
+  double gradient_norm = 0;  ///< before clipping
+  std::int64_t tokens = 0;   ///< trained on since the first step
+  double seconds = 0;        ///< wall-clock time of this step
+};
+
+/// A model in training: what step() needs, and nothing about files. The same model, data, configuration and number of
+/// LibTorch threads give the same bits.
+class Trainer {
+ public:
+  /// `dataset` must outlive the trainer. Throws Error(invalid_argument) when the configuration makes no sense, the data
+  /// set is too small for one window, or its ids do not fit into the model's vocabulary.
+  Trainer(std::shared_ptr<models::CausalLM> model, const data::TokenDataset& dataset, const TrainConfig& config);
+
+  /// One optimizer step. Throws Error(numerical) when loss or gradient are not finite; the weights are then still those
+  /// of the step before.
+  StepReport step();
+
+  /// Completed steps.
+  std::int64_t num_steps() const { return optimizer_.num_steps(); }
+
+  models::CausalLM& model() { return *model_; }
+  const models::CausalLM& model() const { return *model_; }
+  const TrainConfig& config() const { return config_; }
+
+  /// What a checkpoint must keep beside the weights: see AdamW.
+  models::NamedTensors optimizer_state() const { return optimizer_.state(); }
+  /// Continues where a saved state was; the model must have the weights of that moment.
+  void load_optimizer_state(const models::NamedTensors& state) { optimizer_.load_state(state); }
+
+ private:
+  /// Adds the gradients of windows [first_sample, first_sample + num_samples); returns their mean loss.
+  double accumulate_gradients(std::int64_t first_sample, std::int64_t num_samples);
+
+  std::shared_ptr<models::CausalLM> model_;
+  const data::TokenDataset& dataset_;
+  TrainConfig config_;
+  WindowSampler sampler_;
+  std::vector<NamedParameter> parameters_;
+  AdamW optimizer_;
+};
+
+}  // namespace comba::training

@@ -1,0 +1,86 @@
+#include "training/training_checkpoint.h"
+
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "base/atomic_directory.h"
+#include "base/file.h"
+#include "base/message.h"
+#include "models/checkpoint.h"
+
+namespace comba::training {
+namespace fs = std::filesystem;
+namespace {
+
+constexpr const char* kTokenizerFile = "comba_tokenizer.json";
+constexpr const char* kOptimizerFile = "optimizer.safetensors";
+constexpr const char* kRecordFile = "training.json";
+
+std::string to_json(const TrainingRecord& record) {
+  nlohmann::ordered_json json;
+  json["step"] = record.step;
+  json["num_threads"] = record.num_threads;
+  json["dataset_md5"] = record.dataset_md5;
+  json["config"] = nlohmann::ordered_json::parse(training::to_json(record.config));
+  return json.dump(2) + '\n';
+}
+
+}  // namespace
+
+void save_training_checkpoint(const Trainer& trainer, const data::TokenDataset& dataset, const fs::path& directory) {
+  const TrainingRecord record{.step = trainer.num_steps(),
+                              .config = trainer.config(),
+                              .dataset_md5 = dataset.source_md5(),
+                              .num_threads = at::get_num_threads()};
+  AtomicDirectory checkpoint(directory);
+  models::save_model(trainer.model(), checkpoint.staging());
+  models::write_safetensors(checkpoint.staging() / kOptimizerFile, trainer.optimizer_state());
+  write_file_atomically(checkpoint.staging() / kTokenizerFile, dataset.tokenizer().to_json());
+  write_file_atomically(checkpoint.staging() / kRecordFile, to_json(record));
+  checkpoint.commit();
+}
+
+TrainingRecord read_training_record(const fs::path& directory) {
+  const fs::path path = directory / kRecordFile;
+  const auto json = nlohmann::json::parse(read_file(path), nullptr, /*allow_exceptions=*/false);
+  const bool complete = json.is_object() && json.contains("step") && json["step"].is_number_integer() &&
+                        json.contains("num_threads") && json["num_threads"].is_number_integer() &&
+                        json.contains("dataset_md5") && json["dataset_md5"].is_string() && json.contains("config");
+  require(complete, ErrorCode::io, "[read_training_record] the file must be a training record of this program; got ",
+          path.string());
+  return {.step = json["step"].get<std::int64_t>(),
+          .config = parse_train_config(json["config"].dump()),
+          .dataset_md5 = json["dataset_md5"].get<std::string>(),
+          .num_threads = json["num_threads"].get<int>()};
+}
+
+void require_same_run(const fs::path& directory, const models::ModelConfig& model, const TrainConfig& config,
+                      const data::TokenDataset& dataset) {
+  const TrainingRecord record = read_training_record(directory);
+  const std::string difference = trajectory_difference(record.config, config);
+  require(difference.empty(), ErrorCode::invalid_argument, "[resume] ", directory.string(),
+          " can only continue with its own configuration; got another: ", difference);
+  require(models::to_json(models::load_model_config(directory / "config.json")) == models::to_json(model),
+          ErrorCode::invalid_argument, "[resume] ", directory.string(),
+          " can only continue with its own model; the model configuration given is not that of its config.json");
+  require(record.dataset_md5 == dataset.source_md5(), ErrorCode::invalid_argument, "[resume] ", directory.string(),
+          " can only continue with its own data (md5 ", record.dataset_md5, "); got data of md5 ",
+          dataset.source_md5());
+}
+
+Trainer load_training_checkpoint(const fs::path& directory, const data::TokenDataset& dataset,
+                                 const TrainConfig& config) {
+  Trainer trainer(models::load_model(directory), dataset, config);
+  trainer.load_optimizer_state(models::read_safetensors(directory / kOptimizerFile).tensors);
+  require(trainer.num_steps() == read_training_record(directory).step, ErrorCode::io,
+          "[load_training_checkpoint] the files of a checkpoint must be of one step; got others in ",
+          directory.string());
+  return trainer;
+}
+
+data::Tokenizer load_tokenizer(const fs::path& directory) {
+  const fs::path path = directory / kTokenizerFile;
+  return data::Tokenizer::from_json(read_file(path), path.string());
+}
+
+}  // namespace comba::training

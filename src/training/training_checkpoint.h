@@ -1,0 +1,44 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+
+#include "models/model_config.h"
+#include "training/train_config.h"
+#include "training/trainer.h"
+
+/// A checkpoint is a model directory (config.json, model.safetensors, comba_tokenizer.json) with two more files:
+/// optimizer.safetensors, see AdamW::state(), and training.json, the TrainingRecord. Position and seed stand for the
+/// whole state of the data order, since the sampler has none of its own.
+namespace comba::training {
+
+/// Under which conditions a checkpoint was made.
+struct TrainingRecord {
+  std::int64_t step = 0;  ///< completed steps
+  TrainConfig config;
+  std::string dataset_md5;  ///< see TokenDataset::source_md5
+  int num_threads = 1;      ///< of LibTorch: another number may round sums otherwise
+};
+
+/// Writes a checkpoint directory, which appears whole or not at all and replaces an earlier one of its name.
+/// Throws Error(io) when it cannot; what was there before then still is.
+void save_training_checkpoint(const Trainer& trainer, const data::TokenDataset& dataset,
+                              const std::filesystem::path& directory);
+
+/// Reads training.json. Throws Error(io) when it is missing or damaged.
+TrainingRecord read_training_record(const std::filesystem::path& directory);
+
+/// Throws Error(invalid_argument) naming what differs when a run of this model, configuration and data cannot continue
+/// from the checkpoint bit for bit. The number of threads is not looked at.
+void require_same_run(const std::filesystem::path& directory, const models::ModelConfig& model,
+                      const TrainConfig& config, const data::TokenDataset& dataset);
+
+/// A trainer in the state of a checkpoint, weights included. Throws Error(io) when a file is missing or damaged.
+Trainer load_training_checkpoint(const std::filesystem::path& directory, const data::TokenDataset& dataset,
+                                 const TrainConfig& config);
+
+/// The tokenizer that a model directory's ids are of. Throws Error(io) when it does not say.
+data::Tokenizer load_tokenizer(const std::filesystem::path& directory);
+
+}  // namespace comba::training
