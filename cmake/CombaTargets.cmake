@@ -5,6 +5,10 @@ function(comba_compile_settings target)
   target_include_directories(${target} PUBLIC $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/include>
                                               $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/src>)
   target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wnon-virtual-dtor>)
+  if(CMAKE_CXX_COMPILER_ID STREQUAL GNU AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
+    # gcc 12 warns of its own std::string operator+ (gcc bug 105651).
+    target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-Wno-restrict>)
+  endif()
 endfunction()
 
 # LibTorch's headers, parsed once: see cmake/LibTorch.cmake.
@@ -75,22 +79,4 @@ function(comba_add_test name)
     include(GoogleTest)
     gtest_discover_tests(${target} TEST_PREFIX ${name}. DISCOVERY_MODE PRE_TEST PROPERTIES LABELS "${arg_LABELS}")
   endif()
-endfunction()
-
-# The installable library `comba::comba`: the objects of the layers without a framework.
-function(comba_add_floor_one)
-  set(objects)
-  foreach(layer IN LISTS ARGN)
-    if(TARGET comba_${layer})
-      list(APPEND objects $<TARGET_OBJECTS:comba_${layer}>)
-    endif()
-  endforeach()
-  if(NOT objects)
-    return()
-  endif()
-  add_library(comba ${objects})
-  add_library(comba::comba ALIAS comba)
-  set_target_properties(comba PROPERTIES VERSION ${PROJECT_VERSION} SOVERSION ${PROJECT_VERSION_MAJOR} LINKER_LANGUAGE CXX)
-  target_include_directories(comba PUBLIC $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/include> $<INSTALL_INTERFACE:include>)
-  target_link_libraries(comba PUBLIC Threads::Threads)
 endfunction()

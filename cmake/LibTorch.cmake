@@ -29,6 +29,9 @@ if(in_tree)
   set(CMAKE_BUILD_RPATH $ORIGIN/${from_bin}/lib)
 endif()
 
+# An installed program uses the LibTorch it was built with, where it is.
+set(CMAKE_INSTALL_RPATH ${torch_dir}/lib)
+
 function(comba_import_wheel_library name)
   add_library(${name} SHARED IMPORTED)
   set_target_properties(${name} PROPERTIES IMPORTED_LOCATION ${torch_dir}/lib/lib${name}.so)
