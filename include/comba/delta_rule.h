@@ -109,6 +109,7 @@ struct DeltaRuleDecode {
 /// Bytes the workspace of such a call must have.
 std::int64_t workspace_bytes(const DeltaRuleForward& args);
 std::int64_t workspace_bytes(const DeltaRuleBackward& args);
+std::int64_t workspace_bytes(const DeltaRuleDecode& args);
 
 /// Computes o and final_state in chunks of 64 tokens. Throws Error when an argument breaks a rule; then nothing is
 /// written.
@@ -118,7 +119,7 @@ void delta_rule_forward(const DeltaRuleForward& args, Workspace workspace);
 void delta_rule_backward(const DeltaRuleBackward& args, Workspace workspace);
 
 /// Advances the state by T tokens and computes their outputs.
-void delta_rule_decode_step(const DeltaRuleDecode& args);
+void delta_rule_decode_step(const DeltaRuleDecode& args, Workspace workspace);
 
 /// Implementations, best first: the first that supports a call runs it, unless the environment variable COMBA_IMPL
 /// names one. For tests, benchmarks and `comba inspect implementations`.

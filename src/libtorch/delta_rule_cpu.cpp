@@ -141,12 +141,13 @@ void delta_rule_decode_step_cpu(Stack& stack) {
   const DeltaRuleTensors inputs = with_unit_strides(pop_inputs(stack));
   require_ranks(inputs);
   const at::Tensor o = empty_output(inputs);
-  delta_rule_decode_step({
+  const DeltaRuleDecode args = {
       .options = options,
       .inputs = const_views(inputs),
       .state = mutable_view("state", state),
       .o = mutable_view("o", o),
-  });
+  };
+  delta_rule_decode_step(args, ScratchMemory(workspace_bytes(args)).workspace());
   push(stack, o);
 }
 

@@ -7,8 +7,12 @@
 namespace comba {
 namespace delta_rule {
 
-const std::vector<const Implementation*>& implementations() {
-  static const std::vector<const Implementation*> list = {&cpu::kReference};
+const std::vector<Implementation>& implementations() {
+  static const std::vector<Implementation> list = [] {
+    std::vector<Implementation> all = cpu::chunk_implementations();
+    all.push_back(cpu::reference_implementation());
+    return all;
+  }();
   return list;
 }
 
@@ -18,11 +22,11 @@ namespace {
 const Implementation& choose(const Problem& problem) {
   const std::string forced = forced_implementation();
   std::string reasons;
-  for (const Implementation* implementation : implementations()) {
-    if (!forced.empty() && forced != implementation->name) continue;
-    const std::string refusal = implementation->refusal(problem);
-    if (refusal.empty()) return *implementation;
-    reasons += concat(reasons.empty() ? "" : "; ", implementation->name, ": ", refusal);
+  for (const Implementation& implementation : implementations()) {
+    if (!forced.empty() && forced != implementation.name) continue;
+    const std::string refusal = implementation.refusal(problem);
+    if (refusal.empty()) return implementation;
+    reasons += concat(reasons.empty() ? "" : "; ", implementation.name, ": ", refusal);
   }
   if (reasons.empty()) {
     std::string names;
@@ -45,8 +49,8 @@ void check_workspace(const char* where, const Workspace& workspace, std::int64_t
 
 std::vector<std::string> delta_rule_implementations() {
   std::vector<std::string> names;
-  for (const delta_rule::Implementation* implementation : delta_rule::implementations()) {
-    names.emplace_back(implementation->name);
+  for (const delta_rule::Implementation& implementation : delta_rule::implementations()) {
+    names.emplace_back(implementation.name);
   }
   return names;
 }
@@ -59,6 +63,11 @@ std::int64_t workspace_bytes(const DeltaRuleForward& args) {
 std::int64_t workspace_bytes(const DeltaRuleBackward& args) {
   const delta_rule::Problem problem = delta_rule::check(args);
   return delta_rule::choose(problem).backward_workspace(problem);
+}
+
+std::int64_t workspace_bytes(const DeltaRuleDecode& args) {
+  const delta_rule::Problem problem = delta_rule::check(args);
+  return delta_rule::choose(problem).decode_workspace(problem);
 }
 
 void delta_rule_forward(const DeltaRuleForward& args, Workspace workspace) {
@@ -75,9 +84,11 @@ void delta_rule_backward(const DeltaRuleBackward& args, Workspace workspace) {
   implementation.backward(problem, args, workspace);
 }
 
-void delta_rule_decode_step(const DeltaRuleDecode& args) {
+void delta_rule_decode_step(const DeltaRuleDecode& args, Workspace workspace) {
   const delta_rule::Problem problem = delta_rule::check(args);
-  delta_rule::choose(problem).decode_step(problem, args);
+  const delta_rule::Implementation& implementation = delta_rule::choose(problem);
+  delta_rule::check_workspace("delta_rule_decode_step", workspace, implementation.decode_workspace(problem));
+  implementation.decode_step(problem, args, workspace);
 }
 
 }  // namespace comba

@@ -8,24 +8,27 @@
 
 namespace comba::delta_rule {
 
-/// One way to compute the operator. All pointers are set.
+/// One way to compute the operator.
 struct Implementation {
-  const char* name;  ///< its path with dots, e.g. "cpu.chunk"
+  const char* name;  ///< its path with dots, e.g. "cpu.avx2"
   /// Why it cannot run such a call; empty when it can.
   std::string (*refusal)(const Problem&);
   std::int64_t (*forward_workspace)(const Problem&);
   std::int64_t (*backward_workspace)(const Problem&);
+  std::int64_t (*decode_workspace)(const Problem&);
   void (*forward)(const Problem&, const DeltaRuleForward&, Workspace);
   void (*backward)(const Problem&, const DeltaRuleBackward&, Workspace);
-  void (*decode_step)(const Problem&, const DeltaRuleDecode&);
+  void (*decode_step)(const Problem&, const DeltaRuleDecode&, Workspace);
 };
 
 /// Best first, the definition last.
-const std::vector<const Implementation*>& implementations();
+const std::vector<Implementation>& implementations();
 
 namespace cpu {
-extern const Implementation kChunk;      ///< chunks of 64 tokens, vectorised, parallel
-extern const Implementation kReference;  ///< the definition in double, token by token
+/// Chunks of 64 tokens, vectorised, parallel over sequences and heads: one for each instruction set compiled in.
+std::vector<Implementation> chunk_implementations();
+/// The definition in double, token by token.
+Implementation reference_implementation();
 }  // namespace cpu
 
 }  // namespace comba::delta_rule

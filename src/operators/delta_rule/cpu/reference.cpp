@@ -96,7 +96,7 @@ void backward(const Problem& x, const DeltaRuleBackward& args, Workspace) {
   write(grad.initial_state, args.d_initial_state);
 }
 
-void decode_step(const Problem& x, const DeltaRuleDecode& args) {
+void decode_step(const Problem& x, const DeltaRuleDecode& args, Workspace) {
   reference::DeltaRule r = read(x);
   r.in.initial_state = read(args.state);
   const reference::DeltaRule::Outputs out = r.forward();
@@ -106,7 +106,8 @@ void decode_step(const Problem& x, const DeltaRuleDecode& args) {
 
 }  // namespace
 
-const Implementation kReference = {"cpu.reference", refusal,  no_workspace, no_workspace,
-                                   forward,         backward, decode_step};
+Implementation reference_implementation() {
+  return {"cpu.reference", refusal, no_workspace, no_workspace, no_workspace, forward, backward, decode_step};
+}
 
 }  // namespace comba::delta_rule::cpu

@@ -1,0 +1,44 @@
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+
+#include "comba/delta_rule.h"
+#include "comba/parallel.h"
+#include "operators/delta_rule/cpu/layout.h"
+#include "operators/delta_rule/problem.h"
+
+namespace comba::delta_rule::cpu {
+
+/// Bytes of scratch memory one worker needs.
+template <class Scratch>
+std::int64_t scratch_bytes(const Problem& x) {
+  Arena counter;
+  Scratch::carve(x, counter);
+  return counter.bytes();
+}
+
+/// Bytes for as many workers as can be busy with `items` items.
+template <class Scratch>
+std::int64_t workers_bytes(const Problem& x, std::int64_t items) {
+  return std::min(items, static_cast<std::int64_t>(num_threads())) * scratch_bytes<Scratch>(x);
+}
+
+/// Runs work(item, scratch) for items [0, count) on up to num_threads() workers, as many as the memory has room for.
+/// Which worker takes an item is left to chance: no result may depend on it.
+template <class Scratch, class Work>
+void run_workers(const Problem& x, std::int64_t count, Workspace workspace, const Work& work) {
+  const std::int64_t bytes = scratch_bytes<Scratch>(x);
+  const std::int64_t workers = std::min({count, workspace.bytes / bytes, static_cast<std::int64_t>(num_threads())});
+  std::atomic<std::int64_t> next{0};
+  parallel_for(workers, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t worker = begin; worker < end; ++worker) {
+      Arena arena(static_cast<char*>(workspace.data) + worker * bytes);
+      Scratch scratch = Scratch::carve(x, arena);
+      for (std::int64_t item = next++; item < count; item = next++) work(item, scratch);
+    }
+  });
+}
+
+}  // namespace comba::delta_rule::cpu
