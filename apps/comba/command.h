@@ -1,0 +1,14 @@
+#pragma once
+
+namespace CLI {
+class App;
+}
+
+/// The commands of the program, one file each: command_NAME.cpp. A register function adds its command to the parser,
+/// with a callback that does the work after the whole command line was found valid. Errors are thrown: main.cpp turns
+/// them into one line and an exit code.
+namespace comba::cli {
+
+void register_data(CLI::App& program);
+
+}  // namespace comba::cli

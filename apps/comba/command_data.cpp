@@ -1,0 +1,149 @@
+#include <fmt/format.h>
+#include <CLI/CLI.hpp>
+
+#include <chrono>
+#include <map>
+#include <memory>
+
+#include "command.h"
+#include "data/pack.h"
+#include "format.h"
+#include "progress.h"
+#include "signals.h"
+
+namespace comba::cli {
+namespace {
+
+using data::Split;
+
+constexpr const char* kPackDescription = R"(Pack text into a data set of bytes.
+
+Directories are read with everything below them; files are packed in the order of their relative paths. Left out, and
+counted: files with the same content as an earlier one, empty files, binary files (a NUL byte in their first 8000
+bytes), symbolic links and special files in directories. Hidden files and directories are passed over. A file or
+directory that cannot be read is an error. The data set appears whole or, if anything fails, not at all.)";
+
+constexpr const char* kPackExamples = R"(Examples:
+  comba data pack /usr/include/c++ --out headers.data
+  comba data pack notes --include '*.md' --exclude 'drafts/*' --out notes.data
+  comba data pack novel.txt --heldout tail --out novel.data)";
+
+std::string summary(const data::DatasetIndex& index) {
+  std::string text = fmt::format("{:<9}{:>12}{:>18}{:>18}\n", "split", "documents", "bytes", "tokens");
+  for (const Split split : data::kSplits) {
+    const data::SplitCounts& counts = index[split];
+    text += fmt::format("{:<9}{:>12}{:>18}{:>18}\n", name_of(split), format_count(counts.num_documents),
+                        format_count(counts.num_bytes), format_count(counts.num_tokens));
+  }
+  return text;
+}
+
+std::string left_out(const data::PackReport& report) {
+  std::string text;
+  const auto add = [&](std::int64_t count, const char* what) {
+    if (count > 0) text += fmt::format("{}{} {}", text.empty() ? "left out: " : ", ", format_count(count), what);
+  };
+  add(report.num_duplicates, "duplicate");
+  add(report.num_empty, "empty");
+  add(report.num_binary, "binary");
+  add(report.num_symbolic_links, "symbolic links");
+  add(report.num_special_files, "special");
+  return text.empty() ? text : text + '\n';
+}
+
+void run_pack(data::PackOptions options) {
+  const auto start = std::chrono::steady_clock::now();
+  const auto elapsed = [&] { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(); };
+  options.stop = &stop_on_signals();
+  data::PackReport report;
+  {
+    ProgressLine progress;
+    options.on_progress = [&](const data::PackProgress& now) {
+      progress.update(fmt::format("{} of {} files, {} of {}, {}/s", format_count(now.num_files),
+                                  format_count(now.total_files), format_bytes(now.num_bytes),
+                                  format_bytes(now.total_bytes),
+                                  format_bytes(static_cast<std::int64_t>(now.num_bytes / elapsed()))));
+    };
+    report = data::pack(options);
+  }
+  fmt::print("{}{}", summary(report.index), left_out(report));
+  if (report.index[Split::heldout].num_documents == 0) {
+    fmt::print("nothing is held out, so there is nothing to evaluate on: for few files, use --heldout tail\n");
+  }
+  fmt::print("wrote {} in {}\n", options.output.string(), format_duration(elapsed()));
+}
+
+void register_pack(CLI::App& data) {
+  auto options = std::make_shared<data::PackOptions>();
+  CLI::App* command = data.add_subcommand("pack", kPackDescription)->footer(kPackExamples);
+  command->add_option("input", options->inputs, "Files and directories")->required()->type_name("PATH");
+  command->add_option("--out", options->output, "Directory of the data set")->required()->type_name("DIR");
+  command->add_option("--include", options->selection.include, "Take only files that match; may be repeated")
+      ->type_name("GLOB")
+      ->allow_extra_args(false);
+  command
+      ->add_option("--exclude", options->selection.exclude,
+                   "Leave out files that match; may be repeated. Globs are for files in directories: one without '/' "
+                   "is matched with the name, one with '/' with the relative path")
+      ->type_name("GLOB")
+      ->allow_extra_args(false);
+  const std::map<std::string, data::Holdout> holdouts = {{"files", data::Holdout::files},
+                                                         {"tail", data::Holdout::tail}};
+  command
+      ->add_option("--heldout", options->holdout,
+                   "What evaluation gets: about every 20th file, chosen by md5(relative path) (files, the default), "
+                   "or the last 20th of every file (tail)")
+      ->transform(CLI::Transformer(holdouts))
+      ->type_name("files|tail");
+  command->add_flag("--binary", options->include_binary, "Pack binary files too");
+  command->add_flag("--overwrite", options->overwrite, "Replace an earlier data set");
+  command->callback([options] { run_pack(*options); });
+}
+
+void run_info(const std::filesystem::path& directory, const std::string& listed_split) {
+  const data::TokenDataset splits[] = {data::TokenDataset::open(directory, Split::train),
+                                       data::TokenDataset::open(directory, Split::heldout)};
+  if (!listed_split.empty()) {
+    const data::TokenDataset& split = splits[listed_split == name_of(Split::train) ? 0 : 1];
+    for (std::int64_t i = 0; i < split.num_documents(); ++i) {
+      const data::Document document = split.document(i);
+      fmt::print("{}\t{}\n", document.num_bytes, document.path);
+    }
+    return;
+  }
+  const data::DatasetIndex index = data::read_index(directory);
+  fmt::print("tokenizer  {}\nvocab      {}\nsource md5 {}\n\n{}", index.tokenizer.to_json(), index.tokenizer.vocab(),
+             index.source_md5, summary(index));
+}
+
+void register_info(CLI::App& data) {
+  struct Options {
+    std::filesystem::path directory;
+    std::string listed_split;
+  };
+  auto options = std::make_shared<Options>();
+  CLI::App* command = data.add_subcommand("info", "Check a data set and show what it holds")
+                          ->footer(
+                              "Examples:\n"
+                              "  comba data info headers.data\n"
+                              "  comba data info headers.data --documents heldout");
+  command->add_option("dataset", options->directory, "Directory that data pack wrote")->required()->type_name("DIR");
+  command->add_option("--documents", options->listed_split, "List the documents of a split: bytes, tab, relative path")
+      ->check(CLI::IsMember({"train", "heldout"}))
+      ->type_name("train|heldout");
+  command->callback([options] { run_info(options->directory, options->listed_split); });
+}
+
+}  // namespace
+
+void register_data(CLI::App& program) {
+  CLI::App* data = program.add_subcommand("data", "Make and examine data sets")
+                       ->footer(
+                           "Examples:\n"
+                           "  comba data pack /usr/include/c++ --out headers.data\n"
+                           "  comba data info headers.data");
+  register_pack(*data);
+  register_info(*data);
+}
+
+}  // namespace comba::cli

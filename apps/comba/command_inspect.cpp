@@ -1,0 +1,99 @@
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <CLI/CLI.hpp>
+
+#include <algorithm>
+#include <filesystem>
+#include <memory>
+#include <vector>
+
+#include "base/environment.h"
+#include "comba/delta_rule.h"
+#include "command.h"
+#include "format.h"
+#include "models/causal_lm.h"
+
+namespace comba::cli {
+namespace {
+
+/// Parameters of one name and shape in all layers.
+struct Group {
+  std::string name;  // the layer's number is a *
+  std::vector<std::int64_t> shape;
+  std::int64_t num_layers = 0;
+  std::int64_t count = 0;  // elements, over all layers
+};
+
+/// "model.layers.17.attn.q_proj.weight" -> "model.layers.*.attn.q_proj.weight".
+std::string without_layer_number(const std::string& name) {
+  const std::string prefix = "model.layers.";
+  if (!name.starts_with(prefix)) return name;
+  return prefix + "*" + name.substr(std::min(name.find('.', prefix.size()), name.size()));
+}
+
+std::vector<Group> group_by_layer(const std::vector<models::ParameterRow>& rows) {
+  std::vector<Group> groups;
+  for (const models::ParameterRow& row : rows) {
+    const std::string name = without_layer_number(row.name);
+    auto group = std::find_if(groups.begin(), groups.end(),
+                              [&](const Group& other) { return other.name == name && other.shape == row.shape; });
+    if (group == groups.end()) group = groups.insert(group, {.name = name, .shape = row.shape});
+    group->num_layers += 1;
+    group->count += row.count;
+  }
+  return groups;
+}
+
+void print_model(const std::filesystem::path& path) {
+  const bool is_directory = std::filesystem::is_directory(path);
+  const models::ModelConfig config = models::load_model_config(is_directory ? path / "config.json" : path);
+  const std::vector<Group> groups = group_by_layer(models::parameter_table(config));
+  std::size_t width = 0;
+  std::int64_t total = 0;
+  for (const Group& group : groups) {
+    width = std::max(width, group.name.size());
+    total += group.count;
+  }
+  for (const Group& group : groups) {
+    const std::string shape = fmt::format("[{}]", fmt::join(group.shape, ", "));
+    const std::string layers = group.name.find('*') == std::string::npos ? "" : fmt::format("x {}", group.num_layers);
+    fmt::print("{:<{}}  {:<16}{:<8}{:>15}\n", group.name, width, shape, layers, format_count(group.count));
+  }
+  fmt::print("{} parameters ({:.1f} M) in {} layers, {} in fp32\n", format_count(total),
+             static_cast<double>(total) / 1e6, config.num_hidden_layers, format_bytes(total * 4));
+}
+
+void print_implementations() {
+  const std::string forced = forced_implementation();
+  fmt::print("{:<14}{}\n", "operator", "implementations, best first");
+  fmt::print("{:<14}{}\n", "delta_rule", fmt::join(delta_rule_implementations(), ", "));
+  if (!forced.empty()) fmt::print("COMBA_IMPL asks for {}\n", forced);
+}
+
+}  // namespace
+
+void register_inspect(CLI::App& program) {
+  CLI::App* inspect = program.add_subcommand("inspect", "Show what a model or this program is made of")
+                          ->footer(
+                              "Examples:\n"
+                              "  comba inspect model configs/demo.json\n"
+                              "  comba inspect implementations");
+
+  auto path = std::make_shared<std::filesystem::path>();
+  CLI::App* model = inspect->add_subcommand("model", "The parameters of a model")
+                        ->footer(
+                            "Examples:\n"
+                            "  comba inspect model configs/demo.json\n"
+                            "  comba inspect model run/checkpoint-001000");
+  model->add_option("model", *path, "Model directory, or its config.json")->required()->type_name("PATH");
+  model->callback([path] { print_model(*path); });
+
+  CLI::App* implementations = inspect->add_subcommand("implementations", "What runs each operator, best first")
+                                  ->footer(
+                                      "Examples:\n"
+                                      "  comba inspect implementations\n"
+                                      "  COMBA_IMPL=reference comba inspect implementations");
+  implementations->callback(print_implementations);
+}
+
+}  // namespace comba::cli

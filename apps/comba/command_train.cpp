@@ -1,0 +1,126 @@
+#include <fmt/format.h>
+#include <CLI/CLI.hpp>
+
+#include <ATen/Parallel.h>
+
+#include <chrono>
+#include <filesystem>
+#include <memory>
+#include <numbers>
+#include <string>
+
+#include "command.h"
+#include "data/token_dataset.h"
+#include "format.h"
+#include "progress.h"
+#include "run_config.h"
+#include "signals.h"
+#include "train_settings.h"
+#include "training/train.h"
+
+namespace comba::cli {
+namespace {
+
+constexpr const char* kTrainDescription = R"(Train a language model.
+
+The output directory gets metrics.jsonl and checkpoints, which are model directories in the Hugging Face layout. SIGINT
+and SIGTERM end the run after the step at hand, with a checkpoint; --resume then goes on as if nothing had happened: the
+same settings, data, seed and number of threads give the same bits.)";
+
+constexpr const char* kTrainExamples = R"(Examples:
+  comba train --config configs/demo.toml --data headers.data --out run
+  comba train --config configs/demo.toml --data headers.data --out run --resume
+  comba train --config configs/demo.toml --set train.seed=7 --set model.hidden_size=192 --data headers.data --out run7
+  comba train --config configs/demo.toml --data headers.data --out run --print-config > run.toml)";
+
+struct TrainFlags {
+  RunConfigFlags config;
+  std::filesystem::path data;
+  std::filesystem::path output;
+  bool resume = false;
+};
+
+/// Shows a run on the terminal.
+class TrainDisplay : public training::TrainObserver {
+ public:
+  TrainDisplay(const TrainSettings& settings, const data::TokenDataset& dataset)
+      : num_steps_(settings.train.steps),
+        tokens_per_step_(settings.train.batch_size * settings.train.context_length),
+        tokens_per_byte_(static_cast<double>(dataset.num_tokens()) / static_cast<double>(dataset.num_bytes())) {}
+
+  void on_start(const models::CausalLM& model, std::int64_t first_step) override {
+    std::int64_t num_parameters = 0;
+    for (const at::Tensor& parameter : model.parameters()) num_parameters += parameter.numel();
+    progress_.note(fmt::format("model: {} parameters; {} steps of {} tokens; {} threads", format_count(num_parameters),
+                               format_count(num_steps_), format_count(tokens_per_step_), at::get_num_threads()));
+    if (first_step > 0) progress_.note(fmt::format("going on after step {}", format_count(first_step)));
+    first_step_ = first_step;
+    start_ = Clock::now();
+  }
+
+  void on_step(const training::StepReport& report) override {
+    const double seconds = std::chrono::duration<double>(Clock::now() - start_).count();
+    const auto steps_made = static_cast<double>(report.step - first_step_);
+    const double remaining = seconds / steps_made * static_cast<double>(num_steps_ - report.step);
+    const std::string text = fmt::format(
+        "step {}/{}  loss {:.4f}  {:.3f} bits/byte  {} tokens/s  {} left", report.step, num_steps_, report.loss,
+        report.loss / std::numbers::ln2 * tokens_per_byte_,
+        format_count(static_cast<std::int64_t>(steps_made * static_cast<double>(tokens_per_step_) / seconds)),
+        format_duration(remaining));
+    report.step == num_steps_ ? progress_.finish(text) : progress_.update(text);
+  }
+
+  void on_evaluation(std::int64_t step, const evaluation::EvaluationResult& heldout) override {
+    progress_.note(fmt::format("step {}: {:.4f} bits/byte on held-out text", step, heldout.bits_per_byte()));
+  }
+
+  void on_checkpoint(const std::filesystem::path& directory) override {
+    progress_.note(fmt::format("saved {}", directory.string()));
+  }
+
+  void on_warning(const std::string& text) override { progress_.note("warning: " + text); }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+
+  std::int64_t num_steps_;
+  std::int64_t tokens_per_step_;
+  double tokens_per_byte_;
+  std::int64_t first_step_ = 0;
+  Clock::time_point start_;
+  ProgressLine progress_;
+};
+
+void run_train(const TrainFlags& flags) {
+  RunConfig config(flags.config);
+  const TrainSettings settings = read_train_settings(config, flags.data, flags.output);
+  if (flags.config.print) {
+    fmt::print("{}", config.to_toml());
+    return;
+  }
+  if (settings.threads > 0) at::set_num_threads(static_cast<int>(settings.threads));
+  const auto train = data::TokenDataset::open(settings.data, data::Split::train);
+  const auto heldout = data::TokenDataset::open(settings.data, data::Split::heldout);
+  TrainDisplay display(settings, train);
+  training::train({.model = settings.model,
+                   .config = settings.train,
+                   .train = train,
+                   .heldout = heldout,
+                   .directory = settings.output,
+                   .resume = flags.resume},
+                  display, stop_on_signals());
+}
+
+}  // namespace
+
+void register_train(CLI::App& program) {
+  auto flags = std::make_shared<TrainFlags>();
+  CLI::App* command = program.add_subcommand("train", kTrainDescription)->footer(kTrainExamples);
+  add_run_config_flags(*command, flags->config);
+  command->add_option("--data", flags->data, "Data set of `comba data pack`")->type_name("DIR");
+  command->add_option("--out", flags->output, "Directory of the run")->type_name("DIR");
+  command->add_flag("--resume", flags->resume, "Go on from the newest checkpoint of --out");
+  command->callback([flags] { run_train(*flags); });
+}
+
+}  // namespace comba::cli

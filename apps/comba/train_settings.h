@@ -1,0 +1,26 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+
+#include "models/model_config.h"
+#include "run_config.h"
+#include "training/train_config.h"
+
+namespace comba::cli {
+
+/// A run file of `comba train`, section by section.
+struct TrainSettings {
+  models::ModelConfig model;     ///< [model]   keys of config.json; `file` names one to start from
+  std::filesystem::path data;    ///< [data]    path
+  training::TrainConfig train;   ///< [train]   fields of TrainConfig
+  std::int64_t threads = 0;      ///< [train]   threads; 0: as many as LibTorch takes by itself
+  std::filesystem::path output;  ///< [output]  path
+};
+
+/// Reads the sections and refuses whatever else `config` holds. `data` and `output`, when not empty, stand in for the
+/// keys of their sections. Throws Error(invalid_argument) naming the key; io for a model file that cannot be read.
+TrainSettings read_train_settings(RunConfig& config, const std::filesystem::path& data,
+                                  const std::filesystem::path& output);
+
+}  // namespace comba::cli
