@@ -37,7 +37,7 @@ demo: setup ## train, evaluate and sample a small model on text of this machine,
 	@mkdir -p build
 	$(call configure,release)
 	@$(cmake) --build $(build) -j $(JOBS) --target comba_cli
-	@scripts/demo
+	@$(python) scripts/demo.py $(if $(TEXT),--text '$(TEXT)') $(if $(SEED),--seed $(SEED)) $(if $(THREADS),--threads $(THREADS))
 
 test: build ## build and run the tests (not the long ones)
 	@$(ctest) $(build) -j $(JOBS) -LE long

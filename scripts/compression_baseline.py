@@ -72,6 +72,8 @@ def main() -> int:
     except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
         print(f"compression_baseline.py: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
     print(json.dumps(result))
     return 0
 
