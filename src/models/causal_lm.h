@@ -3,11 +3,13 @@
 #include <torch/torch.h>
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "models/model_config.h"
 #include "nn/layer_state.h"
+#include "nn/linear.h"
 
 namespace comba::models {
 
@@ -39,7 +41,7 @@ class CausalLM : public torch::nn::Module {
   void initialize(uint64_t seed);
 
   /// Logits of each next token.  input_ids [B, T] i64 -> [B, T, vocab]
-  /// `state`, when given, is read and advanced by T tokens; it excludes cu_seqlens.
+  /// `state`, when given, is read and advanced by T tokens; it excludes cu_seqlens. No gradient flows through it.
   /// cu_seqlens [N + 1]: borders of packed sequences, B = 1; no token then sees one of another sequence.
   at::Tensor forward(const at::Tensor& input_ids, ModelState* state = nullptr, const at::Tensor& cu_seqlens = {});
 
@@ -52,10 +54,11 @@ class CausalLM : public torch::nn::Module {
   ModelState initial_state(int64_t batch) const;
 
  private:
-  at::Tensor hidden_states(const at::Tensor& input_ids, ModelState* state, const at::Tensor& cu_seqlens);
-  at::Tensor output_weight() const;
+  class Backbone;
 
   ModelConfig config_;
+  std::shared_ptr<Backbone> backbone_;
+  std::shared_ptr<nn::Linear> lm_head_;  // null where the output projection is tied to the embedding
 };
 
 /// One line of the table of a model's parameters.

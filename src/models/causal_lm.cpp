@@ -1,0 +1,166 @@
+#include "models/causal_lm.h"
+
+#include <algorithm>
+
+#include "base/message.h"
+#include "models/initialization.h"
+#include "nn/block.h"
+#include "nn/linear.h"
+#include "nn/mixers/attention.h"
+#include "nn/mixers/comba.h"
+#include "nn/mixers/gated_deltanet.h"
+#include "nn/rms_norm.h"
+
+namespace comba::models {
+namespace {
+
+std::shared_ptr<nn::Mixer> make_attention(const ModelConfig& config, const at::TensorOptions& tensor_options) {
+  const nn::AttentionOptions options{
+      .hidden_size = config.hidden_size,
+      .num_heads = config.attn->num_heads,
+      .num_kv_heads = config.attn->num_kv_heads,
+      .qkv_bias = config.attn->qkv_bias,
+      .window_size = config.attn->window_size,
+      .rope_theta = config.attn->rope_theta,
+  };
+  return std::make_shared<nn::AttentionMixer>(options, tensor_options);
+}
+
+std::shared_ptr<nn::Mixer> make_comba(const ModelConfig& config, const at::TensorOptions& tensor_options) {
+  nn::CombaOptions options{
+      .hidden_size = config.hidden_size,
+      .num_heads = config.num_heads,
+      .num_v_heads = config.num_v_heads,
+      .head_k_dim = config.head_dim,
+      .head_v_dim = config.head_v_dim(),
+      .conv_size = config.conv_size,
+      .norm_eps = config.norm_eps,
+      .delta_rule = {},
+      .use_short_conv = config.use_short_conv,
+      .use_output_gate = config.use_output_gate,
+      .use_output_correction = config.use_output_correction,
+      .use_inner_decay = config.use_inner_decay,
+  };
+  options.delta_rule.convention = config.convention == "paper" ? Convention::paper : Convention::fla;
+  if (config.rule == "iplr") {
+    options.delta_rule.rule = Rule::gated_delta;
+    options.delta_rule.beta_scale = 2.0f;
+  }
+  if (config.model_type == "gated_deltanet") options = nn::as_gated_deltanet(options, config.allow_neg_eigval);
+  return std::make_shared<nn::CombaMixer>(options, tensor_options);
+}
+
+std::shared_ptr<nn::Block> make_block(const ModelConfig& config, int64_t layer, const at::TensorOptions& options) {
+  const bool is_attention =
+      config.attn && std::count(config.attn->layers.begin(), config.attn->layers.end(), layer) > 0;
+  auto mixer = is_attention ? make_attention(config, options) : make_comba(config, options);
+  return std::make_shared<nn::Block>(std::move(mixer), config.hidden_size, config.intermediate_size, config.norm_eps,
+                                     options);
+}
+
+/// Parameter: weight [vocab, D].
+class Embedding : public torch::nn::Module {
+ public:
+  Embedding(int64_t vocab_size, int64_t hidden_size, const at::TensorOptions& options)
+      : weight_(register_parameter("weight", at::empty({vocab_size, hidden_size}, options))) {}
+
+  at::Tensor forward(const at::Tensor& ids) { return at::embedding(weight_, ids); }
+  const at::Tensor& weight() const { return weight_; }
+
+ private:
+  at::Tensor weight_;
+};
+
+}  // namespace
+
+/// What the checkpoint calls `model`: everything below the output projection.
+class CausalLM::Backbone : public torch::nn::Module {
+ public:
+  Backbone(const ModelConfig& config, const at::TensorOptions& options)
+      : embeddings_(register_module("embeddings",
+                                    std::make_shared<Embedding>(config.vocab_size, config.hidden_size, options))) {
+    const auto layers = register_module("layers", std::make_shared<torch::nn::ModuleListImpl>());
+    for (int64_t layer = 0; layer < config.num_hidden_layers; ++layer) {
+      layers_.push_back(make_block(config, layer, options));
+      layers->push_back(layers_.back());
+    }
+    norm_ = register_module("norm", std::make_shared<nn::RMSNorm>(config.hidden_size, config.norm_eps, options));
+  }
+
+  at::Tensor forward(const at::Tensor& input_ids, const nn::TokenSpan& span, ModelState* state) {
+    at::Tensor x = embeddings_->forward(input_ids);  // [B, T, D]
+    for (size_t layer = 0; layer < layers_.size(); ++layer) {
+      x = layers_[layer]->forward(x, span, state == nullptr ? nullptr : &state->layers[layer]);
+    }
+    return norm_->forward(x);
+  }
+
+  ModelState initial_state(int64_t batch) const {
+    ModelState state;
+    for (const auto& layer : layers_) state.layers.push_back(layer->initial_state(batch));
+    return state;
+  }
+
+  const at::Tensor& embedding_weight() const { return embeddings_->weight(); }
+
+ private:
+  std::shared_ptr<Embedding> embeddings_;
+  std::vector<std::shared_ptr<nn::Block>> layers_;
+  std::shared_ptr<nn::RMSNorm> norm_;
+};
+
+CausalLM::CausalLM(const ModelConfig& config, const at::TensorOptions& options) : config_(config) {
+  validate(config);
+  backbone_ = register_module("model", std::make_shared<Backbone>(config, options));
+  if (config.tie_word_embeddings) return;
+  lm_head_ = register_module("lm_head", std::make_shared<nn::Linear>(config.hidden_size, config.vocab_size, options));
+}
+
+void CausalLM::initialize(uint64_t seed) { initialize_parameters(*this, config_, seed); }
+
+at::Tensor CausalLM::forward(const at::Tensor& input_ids, ModelState* state, const at::Tensor& cu_seqlens) {
+  require(input_ids.dim() == 2 && input_ids.scalar_type() == at::kLong, ErrorCode::invalid_argument,
+          "[model] input_ids must be [B, T] i64; got ", input_ids.sizes(), " ", input_ids.scalar_type());
+  require(state == nullptr || !cu_seqlens.defined(), ErrorCode::invalid_argument,
+          "[model] a state cannot be carried through packed sequences; got both state and cu_seqlens");
+  require(!cu_seqlens.defined() || input_ids.size(0) == 1, ErrorCode::invalid_argument,
+          "[model] cu_seqlens needs B = 1; got B = ", input_ids.size(0));
+  // On a GPU this check would make the host wait.
+  if (input_ids.is_cpu() && input_ids.numel() > 0) {
+    const auto [smallest, largest] = at::aminmax(input_ids);
+    require(smallest.item<int64_t>() >= 0 && largest.item<int64_t>() < config_.vocab_size, ErrorCode::invalid_argument,
+            "[model] token ids must be from 0 to ", config_.vocab_size - 1, "; got ids from ", smallest.item<int64_t>(),
+            " to ", largest.item<int64_t>());
+  }
+  const nn::TokenSpan span{.cu_seqlens = cu_seqlens, .first_position = state == nullptr ? 0 : state->position};
+  const at::Tensor hidden = backbone_->forward(input_ids, span, state);
+  if (state != nullptr) state->position += input_ids.size(1);
+  return lm_head_ ? lm_head_->forward(hidden) : at::linear(hidden, backbone_->embedding_weight());
+}
+
+at::Tensor CausalLM::loss(const at::Tensor& input_ids, const at::Tensor& labels, const at::Tensor& cu_seqlens) {
+  require(labels.sizes() == input_ids.sizes(), ErrorCode::invalid_argument,
+          "[model] labels must have the shape of input_ids ", input_ids.sizes(), "; got ", labels.sizes());
+  const at::Tensor logits = forward(input_ids, /*state=*/nullptr, cu_seqlens);
+  return at::cross_entropy_loss(logits.flatten(0, 1).to(at::kFloat), labels.flatten());
+}
+
+ModelState CausalLM::initial_state(int64_t batch) const { return backbone_->initial_state(batch); }
+
+ModelState ModelState::clone() const {
+  ModelState copy = *this;
+  for (LayerState& layer : copy.layers) {
+    for (at::Tensor& tensor : layer.tensors) tensor = tensor.clone();
+  }
+  return copy;
+}
+
+std::vector<ParameterRow> parameter_table(const ModelConfig& config) {
+  std::vector<ParameterRow> rows;
+  for (const auto& parameter : CausalLM(config, at::TensorOptions(at::kMeta)).named_parameters()) {
+    rows.push_back({parameter.key(), parameter.value().sizes().vec(), parameter.value().numel()});
+  }
+  return rows;
+}
+
+}  // namespace comba::models

@@ -1,0 +1,56 @@
+#include "models/initialization.h"
+
+#include <ATen/CPUGeneratorImpl.h>
+
+#include <cmath>
+
+namespace comba::models {
+namespace {
+
+// exp(a_log) uniform in (0, 16]: at 0 itself the logarithm, and with it every gradient, would be lost.
+void draw_decay_rate(at::Tensor& a_log, const at::Generator& generator) {
+  a_log.uniform_(0, 1, generator);
+  a_log.copy_(((1 - a_log) * 16).log());
+}
+
+// softplus(dt_bias) log-uniform in [1e-3, 1e-1].
+void draw_time_step(at::Tensor& dt_bias, const at::Generator& generator) {
+  dt_bias.uniform_(std::log(1e-3), std::log(1e-1), generator);
+  const at::Tensor dt = dt_bias.exp();
+  dt_bias.copy_(dt + (-at::expm1(-dt)).log());
+}
+
+// Output projections of both halves of a block: smaller with depth, since 2 L of them add up in the residual stream.
+void draw_residual_projection(at::Tensor& weight, int64_t num_layers, const at::Generator& generator) {
+  const double bound = 1 / std::sqrt(static_cast<double>(weight.size(1)));
+  weight.uniform_(-bound, bound, generator);
+  weight.div_(std::sqrt(2.0 * static_cast<double>(num_layers)));
+}
+
+}  // namespace
+
+void initialize_parameters(torch::nn::Module& model, const ModelConfig& config, uint64_t seed) {
+  const torch::NoGradGuard no_grad;
+  const at::Generator generator = at::make_generator<at::CPUGeneratorImpl>(seed);
+  for (auto& parameter : model.named_parameters()) {
+    const std::string& name = parameter.key();
+    at::Tensor& value = parameter.value();
+    if (name.ends_with("A_log")) {
+      draw_decay_rate(value, generator);
+    } else if (name.ends_with("dt_bias")) {
+      draw_time_step(value, generator);
+    } else if (name.ends_with(".D")) {
+      value.fill_(config.correction_factor);
+    } else if (name.ends_with(".decay") || name.ends_with("norm.weight")) {
+      value.fill_(1);
+    } else if (name.ends_with(".bias")) {
+      value.fill_(0);
+    } else if (name.ends_with("o_proj.weight") || name.ends_with("down_proj.weight")) {
+      draw_residual_projection(value, config.num_hidden_layers, generator);
+    } else {
+      value.normal_(0, config.initializer_range, generator);
+    }
+  }
+}
+
+}  // namespace comba::models

@@ -1,0 +1,19 @@
+#include "nn/block.h"
+
+namespace comba::nn {
+
+Block::Block(std::shared_ptr<Mixer> mixer, int64_t hidden_size, int64_t intermediate_size, double norm_eps,
+             const at::TensorOptions& options)
+    : attn_norm_(register_module("attn_norm", std::make_shared<RMSNorm>(hidden_size, norm_eps, options))),
+      attn_(register_module("attn", std::move(mixer))) {
+  if (intermediate_size == 0) return;
+  mlp_norm_ = register_module("mlp_norm", std::make_shared<RMSNorm>(hidden_size, norm_eps, options));
+  mlp_ = register_module("mlp", std::make_shared<SwiGLU>(hidden_size, intermediate_size, options));
+}
+
+at::Tensor Block::forward(const at::Tensor& x, const TokenSpan& span, LayerState* state) {
+  const at::Tensor mixed = x + attn_->forward(attn_norm_->forward(x), span, state);
+  return mlp_ ? mixed + mlp_->forward(mlp_norm_->forward(mixed)) : mixed;
+}
+
+}  // namespace comba::nn

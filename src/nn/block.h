@@ -1,0 +1,31 @@
+#pragma once
+
+#include <memory>
+
+#include "nn/mixers/mixer.h"
+#include "nn/rms_norm.h"
+#include "nn/swiglu.h"
+
+namespace comba::nn {
+
+/// One layer of a model: x += mixer(norm(x)), then x += mlp(norm(x)) where there is an MLP.
+/// Parameters under attn_norm, attn (the mixer, whatever it is), mlp_norm and mlp.
+class Block : public torch::nn::Module {
+ public:
+  /// intermediate_size 0: no MLP and no second norm.
+  Block(std::shared_ptr<Mixer> mixer, int64_t hidden_size, int64_t intermediate_size, double norm_eps,
+        const at::TensorOptions& options);
+
+  /// x [B, T, D] -> [B, T, D]; `state` as in Mixer.
+  at::Tensor forward(const at::Tensor& x, const TokenSpan& span, LayerState* state);
+
+  LayerState initial_state(int64_t batch) const { return attn_->initial_state(batch); }
+
+ private:
+  std::shared_ptr<RMSNorm> attn_norm_;
+  std::shared_ptr<Mixer> attn_;
+  std::shared_ptr<RMSNorm> mlp_norm_;
+  std::shared_ptr<SwiGLU> mlp_;
+};
+
+}  // namespace comba::nn

@@ -1,0 +1,23 @@
+#pragma once
+
+#include <torch/torch.h>
+
+namespace comba::nn {
+
+/// y = x W^T (+ bias).  x [..., in] -> [..., out].  Parameters: weight [out, in], and bias [out] when asked for.
+/// The storage is not set: torch::nn::Linear would draw every weight only for it to be overwritten.
+class Linear : public torch::nn::Module {
+ public:
+  Linear(int64_t in, int64_t out, const at::TensorOptions& options, bool with_bias = false)
+      : weight_(register_parameter("weight", at::empty({out, in}, options))) {
+    if (with_bias) bias_ = register_parameter("bias", at::empty({out}, options));
+  }
+
+  at::Tensor forward(const at::Tensor& x) { return at::linear(x, weight_, bias_); }
+
+ private:
+  at::Tensor weight_;
+  at::Tensor bias_;
+};
+
+}  // namespace comba::nn
