@@ -2,7 +2,6 @@
 #include <CLI/CLI.hpp>
 
 #include <chrono>
-#include <map>
 #include <memory>
 
 #include "command.h"
@@ -16,14 +15,19 @@ namespace {
 
 using data::Split;
 
-constexpr const char* kPackDescription = R"(Pack text into a data set of bytes.
+constexpr const char* kPackDetails =
+    R"(Directories are read with everything below them, and files packed in the order of their relative paths.
+Left out, and counted: files with the same content as an earlier one, empty files, binary files (a NUL byte in the
+first 8000 bytes), and symbolic links and special files in directories. Names that start with '.' are passed over.
+A file or directory that cannot be read is an error. The data set appears whole or, if anything fails, not at all.
 
-Directories are read with everything below them; files are packed in the order of their relative paths. Left out, and
-counted: files with the same content as an earlier one, empty files, binary files (a NUL byte in their first 8000
-bytes), symbolic links and special files in directories. Hidden files and directories are passed over. A file or
-directory that cannot be read is an error. The data set appears whole or, if anything fails, not at all.)";
+Globs choose among the files of directories: one without '/' is matched with the name, one with '/' with the relative
+path, where * also matches '/'.
 
-constexpr const char* kPackExamples = R"(Examples:
+Held out for evaluation: by default the files with md5(relative path) mod 20 == 0, about every 20th; with
+--heldout tail the last 20th of every file, which suits texts of few files.
+
+Examples:
   comba data pack /usr/include/c++ --out headers.data
   comba data pack notes --include '*.md' --exclude 'drafts/*' --out notes.data
   comba data pack novel.txt --heldout tail --out novel.data)";
@@ -41,13 +45,13 @@ std::string summary(const data::DatasetIndex& index) {
 std::string left_out(const data::PackReport& report) {
   std::string text;
   const auto add = [&](std::int64_t count, const char* what) {
-    if (count > 0) text += fmt::format("{}{} {}", text.empty() ? "left out: " : ", ", format_count(count), what);
+    if (count > 0) text += fmt::format("{}{} {}", text.empty() ? "left out: " : ", ", what, format_count(count));
   };
-  add(report.num_duplicates, "duplicate");
+  add(report.num_duplicates, "duplicates");
   add(report.num_empty, "empty");
   add(report.num_binary, "binary");
   add(report.num_symbolic_links, "symbolic links");
-  add(report.num_special_files, "special");
+  add(report.num_special_files, "special files");
   return text.empty() ? text : text + '\n';
 }
 
@@ -75,29 +79,25 @@ void run_pack(data::PackOptions options) {
 
 void register_pack(CLI::App& data) {
   auto options = std::make_shared<data::PackOptions>();
-  CLI::App* command = data.add_subcommand("pack", kPackDescription)->footer(kPackExamples);
+  CLI::App* command = data.add_subcommand("pack", "Pack text into a data set of bytes")->footer(kPackDetails);
   command->add_option("input", options->inputs, "Files and directories")->required()->type_name("PATH");
   command->add_option("--out", options->output, "Directory of the data set")->required()->type_name("DIR");
   command->add_option("--include", options->selection.include, "Take only files that match; may be repeated")
       ->type_name("GLOB")
       ->allow_extra_args(false);
-  command
-      ->add_option("--exclude", options->selection.exclude,
-                   "Leave out files that match; may be repeated. Globs are for files in directories: one without '/' "
-                   "is matched with the name, one with '/' with the relative path")
+  command->add_option("--exclude", options->selection.exclude, "Leave out files that match; may be repeated")
       ->type_name("GLOB")
       ->allow_extra_args(false);
-  const std::map<std::string, data::Holdout> holdouts = {{"files", data::Holdout::files},
-                                                         {"tail", data::Holdout::tail}};
-  command
-      ->add_option("--heldout", options->holdout,
-                   "What evaluation gets: about every 20th file, chosen by md5(relative path) (files, the default), "
-                   "or the last 20th of every file (tail)")
-      ->transform(CLI::Transformer(holdouts))
+  const auto holdout = std::make_shared<std::string>("files");
+  command->add_option("--heldout", *holdout, "What is held out: whole files (default) or their tails")
+      ->check(CLI::IsMember({"files", "tail"}).description(""))
       ->type_name("files|tail");
   command->add_flag("--binary", options->include_binary, "Pack binary files too");
   command->add_flag("--overwrite", options->overwrite, "Replace an earlier data set");
-  command->callback([options] { run_pack(*options); });
+  command->callback([options, holdout] {
+    options->holdout = *holdout == "tail" ? data::Holdout::tail : data::Holdout::files;
+    run_pack(*options);
+  });
 }
 
 void run_info(const std::filesystem::path& directory, const std::string& listed_split) {
@@ -129,7 +129,7 @@ void register_info(CLI::App& data) {
                               "  comba data info headers.data --documents heldout");
   command->add_option("dataset", options->directory, "Directory that data pack wrote")->required()->type_name("DIR");
   command->add_option("--documents", options->listed_split, "List the documents of a split: bytes, tab, relative path")
-      ->check(CLI::IsMember({"train", "heldout"}))
+      ->check(CLI::IsMember({"train", "heldout"}).description(""))
       ->type_name("train|heldout");
   command->callback([options] { run_info(options->directory, options->listed_split); });
 }

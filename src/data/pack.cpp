@@ -32,6 +32,8 @@ void check_output(const fs::path& output, bool overwrite) {
   if (!fs::exists(output, absent) || fs::is_empty(output, absent)) return;
   require(overwrite, ErrorCode::invalid_argument, "[pack] the output must not exist unless overwrite is set; got '",
           output.string(), "'");
+  require(fs::exists(output / kIndexFile, absent), ErrorCode::invalid_argument,
+          "[pack] only a data set is overwritten; got '", output.string(), "'");
   read_index(output);
 }
 

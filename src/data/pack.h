@@ -25,7 +25,7 @@ struct PackProgress {
 struct PackOptions {
   std::vector<std::filesystem::path> inputs;  ///< files and directories
   std::filesystem::path output;               ///< the data set's directory; its parents are created
-  FileSelection selection;
+  FileSelection selection{};
   Holdout holdout = Holdout::files;
   bool include_binary = false;  ///< also pack files with a NUL byte in their first 8000 bytes
   bool overwrite = false;       ///< `output` may be an earlier data set, which is then replaced

@@ -53,7 +53,7 @@ class DirectoryLister {
     if (path.filename().native().starts_with('.')) return;
     std::error_code error;
     const fs::file_status status = entry.symlink_status(error);
-    require_success(error, "examine", path);
+    require_success(error, "read", path);
     if (fs::is_directory(status)) {
       std::error_code absent;  // no such directory yet: then it is not this one
       if (!fs::equivalent(path, left_out_, absent)) pending.push_back(path);
@@ -61,7 +61,7 @@ class DirectoryLister {
       std::string relative_path = path.lexically_relative(root).generic_string();
       if (!selected(selection_, relative_path)) return;
       const auto size = static_cast<std::int64_t>(entry.file_size(error));
-      require_success(error, "examine", path);
+      require_success(error, "read", path);
       found_.files.push_back({.relative_path = std::move(relative_path), .path = path, .num_bytes = size});
     } else if (fs::is_symlink(status)) {
       ++found_.num_symbolic_links;
@@ -83,7 +83,7 @@ SourceFiles list_source_files(const std::vector<fs::path>& inputs, const FileSel
   for (const fs::path& input : inputs) {
     std::error_code error;
     const fs::file_status status = fs::status(input, error);
-    require_success(error, "examine", input);
+    require_success(error, "read", input);
     if (fs::is_directory(status)) {
       DirectoryLister(selection, left_out, found).list(input);
       continue;
@@ -91,7 +91,7 @@ SourceFiles list_source_files(const std::vector<fs::path>& inputs, const FileSel
     require(fs::is_regular_file(status), ErrorCode::io, "[pack] an input must be a regular file or a directory; got '",
             input.string(), "'");
     const auto size = static_cast<std::int64_t>(fs::file_size(input, error));
-    require_success(error, "examine", input);
+    require_success(error, "read", input);
     found.files.push_back({.relative_path = input.filename().string(), .path = input, .num_bytes = size});
   }
   std::stable_sort(found.files.begin(), found.files.end(),
