@@ -38,29 +38,29 @@ enum class Convention : std::uint8_t {
 struct DeltaRuleOptions {
   Rule rule = Rule::comba;
   Convention convention = Convention::paper;
-  bool l2norm = true;          ///< false: every l2 above is the identity (and p = b k in both conventions)
-  float l2norm_eps = 1e-6f;    ///< added to the sum of squares
-  std::optional<float> scale;  ///< multiplies the query; default K^-1/2
-  float beta_scale = 1.0f;     ///< multiplies sigmoid(beta_logit); 2 (negative eigenvalues) is for gated_delta only
+  bool l2norm = true;            ///< false: every l2 above is the identity (and p = b k in both conventions)
+  float l2norm_eps = 1e-6f;      ///< added to the sum of squares
+  std::optional<float> scale{};  ///< multiplies the query; default K^-1/2
+  float beta_scale = 1.0f;       ///< multiplies sigmoid(beta_logit); 2 (negative eigenvalues) is for gated_delta only
 };
 
 /// What a token brings. Views not given are absent; the last dimension of q, k, v, p and o has stride 1.
 /// q, k, v, p and o share one dtype: f32, bf16 or f16. Gates may have any floating dtype.
 struct DeltaRuleInputs {
-  ConstView q;              ///< [B, T, H, K]
-  ConstView k;              ///< [B, T, H, K]
-  ConstView v;              ///< [B, T, HV, V]
-  ConstView p;              ///< [B, T, H or HV, K]  full feedback direction, excludes b
-  ConstView b;              ///< [H] f32             feedback strength; absent: 1
-  ConstView d;              ///< [H] f32             output correction; absent: 0
-  ConstView beta;           ///< [B, T, HV]          step size itself, or
-  ConstView beta_logit;     ///< [B, T, HV]          beta = beta_scale sigmoid(beta_logit)
-  ConstView g;              ///< [B, T, HV]          log decay <= 0 itself (-inf is legal), or
-  ConstView a;              ///< [B, T, HV]          g = -exp(A_log) softplus(a + dt_bias), with
-  ConstView A_log;          ///< [HV] f32
-  ConstView dt_bias;        ///< [HV] f32
-  ConstView initial_state;  ///< [N, HV, K, V] f32   absent: zero
-  ConstView cu_seqlens;     ///< [N + 1] i32 or i64  packed sequences; needs B = 1
+  ConstView q{};              ///< [B, T, H, K]
+  ConstView k{};              ///< [B, T, H, K]
+  ConstView v{};              ///< [B, T, HV, V]
+  ConstView p{};              ///< [B, T, H or HV, K]  full feedback direction, excludes b
+  ConstView b{};              ///< [H] f32             feedback strength; absent: 1
+  ConstView d{};              ///< [H] f32             output correction; absent: 0
+  ConstView beta{};           ///< [B, T, HV]          step size itself, or
+  ConstView beta_logit{};     ///< [B, T, HV]          beta = beta_scale sigmoid(beta_logit)
+  ConstView g{};              ///< [B, T, HV]          log decay <= 0 itself (-inf is legal), or
+  ConstView a{};              ///< [B, T, HV]          g = -exp(A_log) softplus(a + dt_bias), with
+  ConstView A_log{};          ///< [HV] f32
+  ConstView dt_bias{};        ///< [HV] f32
+  ConstView initial_state{};  ///< [N, HV, K, V] f32   absent: zero
+  ConstView cu_seqlens{};     ///< [N + 1] i32 or i64  packed sequences; needs B = 1
 };
 
 /// Scratch memory, provided by the caller, 64-byte aligned. Its content means nothing before or after a call.
@@ -70,40 +70,40 @@ struct Workspace {
 };
 
 struct DeltaRuleForward {
-  DeltaRuleOptions options;
-  DeltaRuleInputs inputs;
-  View o;            ///< [B, T, HV, V]       dtype of q
-  View final_state;  ///< [N, HV, K, V] f32   optional
+  DeltaRuleOptions options{};
+  DeltaRuleInputs inputs{};
+  View o{};            ///< [B, T, HV, V]       dtype of q
+  View final_state{};  ///< [N, HV, K, V] f32   optional
 };
 
 struct DeltaRuleBackward {
-  DeltaRuleOptions options;
-  DeltaRuleInputs inputs;
-  ConstView do_;            ///< [B, T, HV, V]       gradient of o
-  ConstView d_final_state;  ///< [N, HV, K, V] f32   optional
+  DeltaRuleOptions options{};
+  DeltaRuleInputs inputs{};
+  ConstView do_{};            ///< [B, T, HV, V]       gradient of o
+  ConstView d_final_state{};  ///< [N, HV, K, V] f32   optional
   // Gradients: each has the shape of its input, is overwritten, and may be absent when nobody asks for it.
-  View dq;               ///< dtype of q
-  View dk;               ///< dtype of q
-  View dv;               ///< dtype of q
-  View dp;               ///< dtype of q; only with p
-  View db;               ///< f32; only with b
-  View dd;               ///< f32; only with d
-  View dbeta;            ///< any floating dtype; only with beta
-  View dbeta_logit;      ///< any floating dtype; only with beta_logit
-  View dg;               ///< any floating dtype; only with g
-  View da;               ///< any floating dtype; only with a
-  View dA_log;           ///< f32; only with a
-  View ddt_bias;         ///< f32; only with a
-  View d_initial_state;  ///< f32; only with initial_state
+  View dq{};               ///< dtype of q
+  View dk{};               ///< dtype of q
+  View dv{};               ///< dtype of q
+  View dp{};               ///< dtype of q; only with p
+  View db{};               ///< f32; only with b
+  View dd{};               ///< f32; only with d
+  View dbeta{};            ///< any floating dtype; only with beta
+  View dbeta_logit{};      ///< any floating dtype; only with beta_logit
+  View dg{};               ///< any floating dtype; only with g
+  View da{};               ///< any floating dtype; only with a
+  View dA_log{};           ///< f32; only with a
+  View ddt_bias{};         ///< f32; only with a
+  View d_initial_state{};  ///< f32; only with initial_state
 };
 
 /// T new tokens of B independent sequences, token by token, with the state updated in place.
 /// `inputs.initial_state` and `inputs.cu_seqlens` must be absent.
 struct DeltaRuleDecode {
-  DeltaRuleOptions options;
-  DeltaRuleInputs inputs;
-  View state;  ///< [B, HV, K, V] f32   read, then overwritten
-  View o;      ///< [B, T, HV, V]       dtype of q
+  DeltaRuleOptions options{};
+  DeltaRuleInputs inputs{};
+  View state{};  ///< [B, HV, K, V] f32   read, then overwritten
+  View o{};      ///< [B, T, HV, V]       dtype of q
 };
 
 /// Bytes the workspace of such a call must have.
