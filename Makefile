@@ -1,11 +1,13 @@
 # What one does with this tree, one word each. `make help` prints the list.
-# Variables: JOBS, COMBA_CUDA=ON|OFF, TEXT SEED THREADS (demo), PREFIX (install), COMBA_FIXTURES (test-fixtures).
+# Variables: JOBS, COMBA_CUDA=ON|OFF, TEXT SEED THREADS (demo), PREFIX (install), COMBA_FIXTURES (test-fixtures),
+# FUZZ_SECONDS (fuzz).
 
 SHELL := bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 JOBS ?= $(shell nproc)
 PREFIX ?= /usr/local
+FUZZ_SECONDS ?= 60
 build := build/release
 cmake_flags := $(if $(COMBA_CUDA),-DCOMBA_CUDA=$(COMBA_CUDA))
 cmake := .venv/bin/cmake
@@ -75,8 +77,8 @@ tsan: setup ## the tests below LibTorch under the thread sanitizer
 	@$(cmake) --build build/tsan -j $(JOBS)
 	@$(ctest) build/tsan -LE long
 
-fuzz: ## nothing yet
-	@echo "make fuzz: there is no fuzz target yet" >&2; exit 1
+fuzz: setup ## feed hostile input to every fuzz target, FUZZ_SECONDS each
+	@scripts/fuzz $(FUZZ_SECONDS)
 
 install: build ## copy the library, its headers and the program under PREFIX
 	@$(cmake) --install $(build) --prefix $(PREFIX)

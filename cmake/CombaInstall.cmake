@@ -10,13 +10,12 @@ set_target_properties(comba PROPERTIES LINKER_LANGUAGE CXX)
 target_compile_features(comba INTERFACE cxx_std_20)
 target_include_directories(comba INTERFACE $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/include>
                                            $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
-target_link_libraries(comba PRIVATE Threads::Threads hwy::hwy)
+target_link_libraries(comba PRIVATE Threads::Threads)
 
 set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/comba)
 file(CONFIGURE OUTPUT comba-config.cmake CONTENT [[
 include(CMakeFindDependencyMacro)
 find_dependency(Threads)
-find_dependency(hwy)
 include(${CMAKE_CURRENT_LIST_DIR}/comba-targets.cmake)
 ]] @ONLY)
 write_basic_package_version_file(${PROJECT_BINARY_DIR}/comba-config-version.cmake COMPATIBILITY SameMinorVersion)

@@ -19,7 +19,7 @@ set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
 set(CMAKE_RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/bin)
 
 find_package(Threads REQUIRED)
-find_package(hwy REQUIRED)
+find_package(hwy REQUIRED) # its headers only
 
 # gcc refuses a precompiled header made under another of -fPIC and -fPIE, so everything, programs included, is -fPIC.
 add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-fPIC>)
