@@ -94,7 +94,8 @@ Entry parse_entry(const Checker& check, const std::string& name, const Json& jso
                  json["dtype"].is_string() && json["shape"].is_array() && json["data_offsets"].is_array() &&
                  json["data_offsets"].size() == 2,
              "a tensor needs dtype, shape and two data_offsets; got ", json.dump(), " for ", name);
-  Entry entry{.name = name};
+  Entry entry;
+  entry.name = name;
   const auto& dtype_name = json["dtype"].get_ref<const std::string&>();
   const auto dtype = std::find_if(kSafetensorsDtypes.begin(), kSafetensorsDtypes.end(),
                                   [&](const SafetensorsDtype& known) { return known.name == dtype_name; });
