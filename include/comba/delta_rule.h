@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "comba/export.h"
 #include "comba/view.h"
 
 /// The operator of this project: a matrix state that is corrected by feedback each token.
@@ -107,22 +108,22 @@ struct DeltaRuleDecode {
 };
 
 /// Bytes the workspace of such a call must have.
-std::int64_t workspace_bytes(const DeltaRuleForward& args);
-std::int64_t workspace_bytes(const DeltaRuleBackward& args);
-std::int64_t workspace_bytes(const DeltaRuleDecode& args);
+COMBA_API std::int64_t workspace_bytes(const DeltaRuleForward& args);
+COMBA_API std::int64_t workspace_bytes(const DeltaRuleBackward& args);
+COMBA_API std::int64_t workspace_bytes(const DeltaRuleDecode& args);
 
 /// Computes o and final_state in chunks of 64 tokens. Throws Error when an argument breaks a rule; then nothing is
 /// written.
-void delta_rule_forward(const DeltaRuleForward& args, Workspace workspace);
+COMBA_API void delta_rule_forward(const DeltaRuleForward& args, Workspace workspace);
 
 /// Computes every gradient asked for, of the loss <o, do_> + <final_state, d_final_state>.
-void delta_rule_backward(const DeltaRuleBackward& args, Workspace workspace);
+COMBA_API void delta_rule_backward(const DeltaRuleBackward& args, Workspace workspace);
 
 /// Advances the state by T tokens and computes their outputs.
-void delta_rule_decode_step(const DeltaRuleDecode& args, Workspace workspace);
+COMBA_API void delta_rule_decode_step(const DeltaRuleDecode& args, Workspace workspace);
 
 /// Implementations, best first: the first that supports a call runs it, unless the environment variable COMBA_IMPL
 /// names one. For tests, benchmarks and `comba inspect implementations`.
-std::vector<std::string> delta_rule_implementations();
+COMBA_API std::vector<std::string> delta_rule_implementations();
 
 }  // namespace comba

@@ -3,6 +3,8 @@
 #include <stdexcept>
 #include <string>
 
+#include "comba/export.h"
+
 namespace comba {
 
 /// What kind of failure an Error reports.
@@ -17,7 +19,7 @@ enum class ErrorCode {
 
 /// The one exception type this library throws.
 /// The message reads `[where] rule; got actual value (tensor: shape dtype)`.
-class Error : public std::runtime_error {
+class COMBA_API Error : public std::runtime_error {
  public:
   Error(ErrorCode code, const std::string& message) : std::runtime_error(message), code_(code) {}
 

@@ -58,6 +58,11 @@ std::vector<BrokenRule> broken_rules() {
          x.inputs.v = view({1, 8, 4, 0});
        },
        "head_dim_v must be in 1..256; got 0"},
+      {"overflow",
+       [=](auto& x) {
+         x.inputs.q = view({std::int64_t{1} << 40, std::int64_t{1} << 40, 2, 4});
+       },
+       "sizes must fit into memory"},
       {"value_heads",
        [=](auto& x) {
          x.inputs.v = view({1, 8, 3, 4});

@@ -221,6 +221,10 @@ Problem check(const std::string& where, const DeltaRuleOptions& options, const D
              " (v: ", describe(in.v), ")");
   check.rule(x.H >= 1 && x.HV >= 1 && x.HV % x.H == 0, "value heads must be a multiple of key heads; got HV = ", x.HV,
              ", H = ", x.H);
+  std::int64_t elements = 0;
+  check.rule(!__builtin_mul_overflow(x.B, x.T, &elements) && !__builtin_mul_overflow(elements, x.HV, &elements) &&
+                 !__builtin_mul_overflow(elements, kMaxHeadDim * size_of(DType::f32), &elements),
+             "sizes must fit into memory; got q ", describe(in.q), ", v ", describe(in.v));
   check.shape("q", in.q, {x.B, x.T, x.H, x.K}, "[B, T, H, K]");
   check.shape("k", in.k, {x.B, x.T, x.H, x.K}, "[B, T, H, K]");
   check.shape("v", in.v, {x.B, x.T, x.HV, x.V}, "[B, T, HV, V]");

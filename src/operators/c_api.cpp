@@ -1,0 +1,180 @@
+// The C interface: each call converts its structs, runs the C++ call, and turns exceptions into a status and a text.
+#include <algorithm>
+#include <new>
+#include <string>
+
+#include "comba/comba_c.h"
+#include "comba/delta_rule.h"
+#include "comba/error.h"
+#include "comba/parallel.h"
+
+namespace comba {
+namespace {
+
+thread_local std::string last_error;
+
+comba_status status_of(ErrorCode code) {
+  switch (code) {
+    case ErrorCode::invalid_argument:
+      return COMBA_INVALID_ARGUMENT;
+    case ErrorCode::unsupported:
+      return COMBA_UNSUPPORTED;
+    default:
+      return COMBA_INTERNAL;
+  }
+}
+
+/// Runs `call`, which must not be left by an exception.
+template <class Call>
+comba_status guarded(const Call& call) noexcept {
+  try {
+    last_error.clear();
+    call();
+    return COMBA_OK;
+  } catch (const Error& error) {
+    last_error = error.what();
+    return status_of(error.code());
+  } catch (const std::bad_alloc&) {
+    last_error = "out of memory";
+    return COMBA_OUT_OF_MEMORY;
+  } catch (const std::exception& error) {
+    last_error = error.what();
+    return COMBA_INTERNAL;
+  }
+}
+
+template <class View, class CView>
+View convert(const CView& from) {
+  View view;
+  if (from.rank < 0 || from.rank > View::kMaxRank) {
+    throw Error(ErrorCode::invalid_argument, "[comba_view] rank must be in 0..4; got " + std::to_string(from.rank));
+  }
+  if (from.dtype < COMBA_F32 || from.dtype > COMBA_I64) {
+    throw Error(ErrorCode::invalid_argument,
+                "[comba_view] dtype must be a comba_dtype; got " + std::to_string(static_cast<int>(from.dtype)));
+  }
+  view.data = from.data;
+  view.dtype = static_cast<DType>(from.dtype);
+  view.rank = from.rank;
+  std::copy_n(from.sizes, 4, view.sizes.begin());
+  std::copy_n(from.strides, 4, view.strides.begin());
+  return view;
+}
+
+ConstView in(const comba_const_view& view) { return convert<ConstView>(view); }
+View out(const comba_view& view) { return convert<View>(view); }
+
+DeltaRuleOptions convert_options(const comba_delta_rule_options& from) {
+  DeltaRuleOptions options;
+  options.rule = static_cast<Rule>(from.rule);
+  options.convention = static_cast<Convention>(from.convention);
+  options.l2norm = from.l2norm != 0;
+  options.l2norm_eps = from.l2norm_eps;
+  if (from.scale != 0) options.scale = from.scale;
+  options.beta_scale = from.beta_scale;
+  return options;
+}
+
+DeltaRuleInputs convert_inputs(const comba_delta_rule_inputs& from) {
+  return {.q = in(from.q),
+          .k = in(from.k),
+          .v = in(from.v),
+          .p = in(from.p),
+          .b = in(from.b),
+          .d = in(from.d),
+          .beta = in(from.beta),
+          .beta_logit = in(from.beta_logit),
+          .g = in(from.g),
+          .a = in(from.a),
+          .A_log = in(from.A_log),
+          .dt_bias = in(from.dt_bias),
+          .initial_state = in(from.initial_state),
+          .cu_seqlens = in(from.cu_seqlens)};
+}
+
+template <class T>
+const T& given(const T* args) {
+  if (!args) throw Error(ErrorCode::invalid_argument, "[comba] args must be given; got a null pointer");
+  return *args;
+}
+
+DeltaRuleForward call_of(const comba_delta_rule_forward_args* args) {
+  const auto& from = given(args);
+  return {convert_options(from.options), convert_inputs(from.inputs), out(from.o), out(from.final_state)};
+}
+
+DeltaRuleBackward call_of(const comba_delta_rule_backward_args* args) {
+  const auto& from = given(args);
+  return {.options = convert_options(from.options),
+          .inputs = convert_inputs(from.inputs),
+          .do_ = in(from.d_o),
+          .d_final_state = in(from.d_final_state),
+          .dq = out(from.dq),
+          .dk = out(from.dk),
+          .dv = out(from.dv),
+          .dp = out(from.dp),
+          .db = out(from.db),
+          .dd = out(from.dd),
+          .dbeta = out(from.dbeta),
+          .dbeta_logit = out(from.dbeta_logit),
+          .dg = out(from.dg),
+          .da = out(from.da),
+          .dA_log = out(from.dA_log),
+          .ddt_bias = out(from.ddt_bias),
+          .d_initial_state = out(from.d_initial_state)};
+}
+
+DeltaRuleDecode call_of(const comba_delta_rule_decode_args* args) {
+  const auto& from = given(args);
+  return {convert_options(from.options), convert_inputs(from.inputs), out(from.state), out(from.o)};
+}
+
+template <class Args>
+comba_status write_workspace_bytes(const Args* args, int64_t* bytes) {
+  return guarded([&] {
+    if (!bytes) throw Error(ErrorCode::invalid_argument, "[comba] bytes must be given; got a null pointer");
+    *bytes = workspace_bytes(call_of(args));
+  });
+}
+
+}  // namespace
+}  // namespace comba
+
+comba_delta_rule_options comba_delta_rule_defaults(void) {
+  const comba::DeltaRuleOptions defaults;
+  return {COMBA_RULE_COMBA, COMBA_CONVENTION_PAPER, defaults.l2norm, defaults.l2norm_eps, 0, defaults.beta_scale};
+}
+
+comba_status comba_delta_rule_forward_workspace(const comba_delta_rule_forward_args* args, int64_t* bytes) {
+  return comba::write_workspace_bytes(args, bytes);
+}
+
+comba_status comba_delta_rule_backward_workspace(const comba_delta_rule_backward_args* args, int64_t* bytes) {
+  return comba::write_workspace_bytes(args, bytes);
+}
+
+comba_status comba_delta_rule_decode_workspace(const comba_delta_rule_decode_args* args, int64_t* bytes) {
+  return comba::write_workspace_bytes(args, bytes);
+}
+
+comba_status comba_delta_rule_forward(const comba_delta_rule_forward_args* args, void* workspace, int64_t bytes) {
+  return comba::guarded([&] { comba::delta_rule_forward(comba::call_of(args), {workspace, bytes}); });
+}
+
+comba_status comba_delta_rule_backward(const comba_delta_rule_backward_args* args, void* workspace, int64_t bytes) {
+  return comba::guarded([&] { comba::delta_rule_backward(comba::call_of(args), {workspace, bytes}); });
+}
+
+comba_status comba_delta_rule_decode_step(const comba_delta_rule_decode_args* args, void* workspace, int64_t bytes) {
+  return comba::guarded([&] { comba::delta_rule_decode_step(comba::call_of(args), {workspace, bytes}); });
+}
+
+comba_status comba_set_num_threads(int32_t num_threads) {
+  return comba::guarded([&] { comba::set_num_threads(num_threads); });
+}
+
+int32_t comba_num_threads(void) { return comba::num_threads(); }
+
+const char* comba_last_error(void) { return comba::last_error.c_str(); }
+
+const char* comba_version(void) { return COMBA_VERSION; }
