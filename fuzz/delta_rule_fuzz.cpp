@@ -94,7 +94,7 @@ void run(Choices& choices) {
   const DType dtype = static_cast<DType>(choices.pick(3)), gate = static_cast<DType>(choices.pick(3));
   const std::int64_t H = 1 + choices.pick(3), HV = H * (1 + choices.pick(3)), K = 1 + choices.pick(20),
                      V = 1 + choices.pick(20), T = choices.pick(3) ? choices.pick(20) : choices.pick(140);
-  const bool packed = choices.pick(3) == 0, decode = choices.pick(3) == 0;
+  const bool decode = choices.pick(3) == 0, packed = !decode && choices.pick(3) == 0;
   const std::int64_t B = packed ? 1 : choices.pick(3), N = packed ? choices.pick(4) : B;
 
   comba::DeltaRuleInputs in;
