@@ -42,7 +42,7 @@ demo: setup ## train, evaluate and sample a small model on text of this machine,
 	@$(python) scripts/demo.py $(if $(TEXT),--text '$(TEXT)') $(if $(SEED),--seed $(SEED)) $(if $(THREADS),--threads $(THREADS))
 
 test: build ## build and run the tests (not the long ones)
-	@$(ctest) $(build) -j $(JOBS) -LE long
+	@$(ctest) $(build) -j $(JOBS) -LE '^long$$'
 	@$(python) -m pytest -m "not long"
 
 test-long: build ## every test, the long ones included
@@ -69,13 +69,13 @@ asan: setup ## the tests under the address and undefined-behaviour sanitizers
 	@mkdir -p build
 	$(call configure,asan)
 	@$(cmake) --build build/asan -j $(JOBS)
-	@$(ctest) build/asan -LE long
+	@$(ctest) build/asan -LE '^long$$'
 
 tsan: setup ## the tests below LibTorch under the thread sanitizer
 	@mkdir -p build
 	$(call configure,tsan)
 	@$(cmake) --build build/tsan -j $(JOBS)
-	@$(ctest) build/tsan -LE long
+	@$(ctest) build/tsan -LE '^long$$'
 
 fuzz: setup ## feed hostile input to every fuzz target, FUZZ_SECONDS each
 	@scripts/fuzz $(FUZZ_SECONDS)
