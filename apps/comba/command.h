@@ -10,5 +10,9 @@ class App;
 namespace comba::cli {
 
 void register_data(CLI::App& program);
+void register_train(CLI::App& program);
+void register_eval(CLI::App& program);
+void register_generate(CLI::App& program);
+void register_inspect(CLI::App& program);
 
 }  // namespace comba::cli

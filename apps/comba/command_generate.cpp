@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "comba/error.h"
 #include "command.h"
 #include "generation/generate.h"
 #include "models/checkpoint.h"

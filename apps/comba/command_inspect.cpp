@@ -8,6 +8,8 @@
 #include <vector>
 
 #include "base/environment.h"
+#include "base/message.h"
+#include "base/nearest_name.h"
 #include "comba/delta_rule.h"
 #include "command.h"
 #include "format.h"
@@ -64,10 +66,17 @@ void print_model(const std::filesystem::path& path) {
 }
 
 void print_implementations() {
+  const std::vector<std::string> names = delta_rule_implementations();
   const std::string forced = forced_implementation();
-  fmt::print("{:<14}{}\n", "operator", "implementations, best first");
-  fmt::print("{:<14}{}\n", "delta_rule", fmt::join(delta_rule_implementations(), ", "));
-  if (!forced.empty()) fmt::print("COMBA_IMPL asks for {}\n", forced);
+  require(forced.empty() || std::find(names.begin(), names.end(), forced) != names.end(), ErrorCode::invalid_argument,
+          "[inspect] COMBA_IMPL must name an implementation, as ", nearest_name(forced, names), "; got ", forced);
+  fmt::print("operator      implementation\n");
+  for (const std::string& name : names) {
+    const char* note = name == forced                            ? "  (by COMBA_IMPL)"
+                       : forced.empty() && name == names.front() ? "  (first choice)"
+                                                                 : "";
+    fmt::print("{:<14}{}{}\n", "delta_rule", name, note);
+  }
 }
 
 }  // namespace
@@ -76,14 +85,14 @@ void register_inspect(CLI::App& program) {
   CLI::App* inspect = program.add_subcommand("inspect", "Show what a model or this program is made of")
                           ->footer(
                               "Examples:\n"
-                              "  comba inspect model configs/demo.json\n"
+                              "  comba inspect model configs/comba-340m.json\n"
                               "  comba inspect implementations");
 
   auto path = std::make_shared<std::filesystem::path>();
   CLI::App* model = inspect->add_subcommand("model", "The parameters of a model")
                         ->footer(
                             "Examples:\n"
-                            "  comba inspect model configs/demo.json\n"
+                            "  comba inspect model configs/comba-340m.json\n"
                             "  comba inspect model run/checkpoint-001000");
   model->add_option("model", *path, "Model directory, or its config.json")->required()->type_name("PATH");
   model->callback([path] { print_model(*path); });
@@ -92,8 +101,9 @@ void register_inspect(CLI::App& program) {
                                   ->footer(
                                       "Examples:\n"
                                       "  comba inspect implementations\n"
-                                      "  COMBA_IMPL=reference comba inspect implementations");
+                                      "  COMBA_IMPL=cpu.reference comba inspect implementations");
   implementations->callback(print_implementations);
+  inspect->add_flag_callback("--implementations", print_implementations)->group("");  // another way to ask
 }
 
 }  // namespace comba::cli

@@ -79,15 +79,15 @@ int run(int argc, char** argv) {
   program.footer(kExamples);
   program.set_version_flag("--version", kVersion, "Show the version and how it was built");
   program.get_formatter()->column_width(36);
-  for (const auto add :
-       {register_data}) {
+  for (const auto add : {register_data, register_train, register_eval, register_generate, register_inspect}) {
     add(program);
   }
   try {
     program.parse(argc, argv);
     const CLI::App& command = innermost_command(program);
-    if (!command.get_subcommands({}).empty()) fmt::print("{}", command.help());  // nothing was asked for yet
-  } catch (const CLI::Success& success) {                                        // --help, --version
+    const bool is_group = !command.get_subcommands({}).empty();
+    if (is_group && command.parse_order().empty()) fmt::print("{}", program.help());  // nothing was asked for yet
+  } catch (const CLI::Success& success) {                                             // --help, --version
     program.exit(success);
   } catch (const CLI::ParseError& error) {
     return fail(kUsage, explain(error, program));
