@@ -23,12 +23,11 @@
 namespace comba::cli {
 namespace {
 
-constexpr const char* kEvalDescription = R"(Score a model on a data set.
+constexpr const char* kEvalDetails =
+    R"(Each document is read from its first to its last byte, with all of it before a byte as that byte's context. The figure
+is what a compressor driven by the model would need: bits per byte.
 
-Each document is read from its first to its last byte, with all of it before a byte as that byte's context. The figure
-is what a compressor driven by the model would need: bits per byte.)";
-
-constexpr const char* kEvalExamples = R"(Examples:
+Examples:
   comba eval --model run --data headers.data
   comba eval --model run/checkpoint-000500 --data headers.data --split train --json
   comba eval --model run --data headers.data --untrained)";
@@ -104,7 +103,7 @@ void run_eval(const EvalFlags& flags) {
 
 void register_eval(CLI::App& program) {
   auto flags = std::make_shared<EvalFlags>();
-  CLI::App* command = program.add_subcommand("eval", kEvalDescription)->footer(kEvalExamples);
+  CLI::App* command = program.add_subcommand("eval", "Score a model on a data set")->footer(kEvalDetails);
   command->add_option("--model", flags->model, "Model directory, or a run (its newest checkpoint)")
       ->required()
       ->type_name("DIR");

@@ -23,12 +23,11 @@
 namespace comba::cli {
 namespace {
 
-constexpr const char* kGenerateDescription = R"(Continue a text.
+constexpr const char* kGenerateDetails =
+    R"(Prints the prompt and what the model makes of it, each token as soon as it is known, until the model ends the document
+or --max-tokens are there. Time and memory a token do not grow with the length of the text.
 
-Prints the prompt and what the model makes of it, each token as soon as it is known, until the model ends the document
-or --max-tokens are there. Time and memory a token do not grow with the length of the text.)";
-
-constexpr const char* kGenerateExamples = R"(Examples:
+Examples:
   comba generate --model run --prompt 'template<typename _Tp>' --max-tokens 400
   comba generate --model run --prompt '#include <' --temperature 0.7 --top-p 0.9 --seed 3
   comba generate --model run --prompt '' --temperature 0)";
@@ -71,7 +70,7 @@ void run_generate(GenerateFlags flags) {
 void register_generate(CLI::App& program) {
   auto flags = std::make_shared<GenerateFlags>();
   auto& options = flags->options;
-  CLI::App* command = program.add_subcommand("generate", kGenerateDescription)->footer(kGenerateExamples);
+  CLI::App* command = program.add_subcommand("generate", "Continue a text")->footer(kGenerateDetails);
   command->add_option("--model", flags->model, "Model directory, or a run (its newest checkpoint)")
       ->required()
       ->type_name("DIR");

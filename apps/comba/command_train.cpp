@@ -21,13 +21,12 @@
 namespace comba::cli {
 namespace {
 
-constexpr const char* kTrainDescription = R"(Train a language model.
-
-The output directory gets metrics.jsonl and checkpoints, which are model directories in the Hugging Face layout. SIGINT
+constexpr const char* kTrainDetails =
+    R"(The output directory gets metrics.jsonl and checkpoints, which are model directories in the Hugging Face layout. SIGINT
 and SIGTERM end the run after the step at hand, with a checkpoint; --resume then goes on as if nothing had happened: the
-same settings, data, seed and number of threads give the same bits.)";
+same settings, data, seed and number of threads give the same bits.
 
-constexpr const char* kTrainExamples = R"(Examples:
+Examples:
   comba train --config configs/demo.toml --data headers.data --out run
   comba train --config configs/demo.toml --data headers.data --out run --resume
   comba train --config configs/demo.toml --set train.seed=7 --set model.hidden_size=192 --data headers.data --out run7
@@ -115,7 +114,7 @@ void run_train(const TrainFlags& flags) {
 
 void register_train(CLI::App& program) {
   auto flags = std::make_shared<TrainFlags>();
-  CLI::App* command = program.add_subcommand("train", kTrainDescription)->footer(kTrainExamples);
+  CLI::App* command = program.add_subcommand("train", "Train a language model")->footer(kTrainDetails);
   add_run_config_flags(*command, flags->config);
   command->add_option("--data", flags->data, "Data set of `comba data pack`")->type_name("DIR");
   command->add_option("--out", flags->output, "Directory of the run")->type_name("DIR");
