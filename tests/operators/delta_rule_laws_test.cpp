@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <thread>
 
 #include "comba/parallel.h"
 #include "operators/delta_rule_case.h"
@@ -208,29 +209,80 @@ TEST(Laws, CombaEqualsGatedDeltaWithFeedbackDividedByTheDecay) {
   });
 }
 
+/// Sets the number of threads and restores it.
+struct Threads {
+  explicit Threads(int n) : before(num_threads()) { set_num_threads(n); }
+  ~Threads() { set_num_threads(before); }
+  int before;
+};
+
 TEST(Laws, SameBitsOnEveryRunAndNumberOfThreads) {
+  Description many_heads, one_head;
+  many_heads.T = 300;
+  many_heads.H = 3;
+  many_heads.HV = 6;
+  many_heads.cu_seqlens = {0, 100, 300};
+  one_head.H = one_head.HV = 1;
+  one_head.V = 100;  // cut into slices when there are threads enough
+  for (const Description& x : {many_heads, one_head}) {
+    for_each_implementation(x, [&](const delta_rule::Implementation& implementation) {
+      Case c(x);
+      const auto all = [&](int threads) {
+        const Threads set(threads);
+        return std::pair{forward(implementation, c), backward(implementation, c)};
+      };
+      const auto [out, grad] = all(1);
+      for (const int threads : {2, 3, 8}) {
+        const auto [out_again, grad_again] = all(threads);
+        EXPECT_TRUE(out_again.o.same_bits(out.o)) << threads;
+        EXPECT_TRUE(out_again.final_state.same_bits(out.final_state)) << threads;
+        EXPECT_TRUE(grad_again.dk.same_bits(grad.dk)) << threads;
+        EXPECT_TRUE(grad_again.da.same_bits(grad.da)) << threads;
+        EXPECT_TRUE(grad_again.dA_log.same_bits(grad.dA_log)) << threads;
+        EXPECT_TRUE(grad_again.db.same_bits(grad.db)) << threads;
+      }
+    });
+  }
+}
+
+TEST(Laws, DecodeHasTheSameBitsOnAnyNumberOfThreads) {
   Description x;
-  x.T = 300;
-  x.H = 3;
-  x.HV = 6;
-  x.cu_seqlens = {0, 100, 300};
-  const int threads = num_threads();
+  x.H = x.HV = 1;
+  x.T = 5;
+  x.V = 100;
   for_each_implementation(x, [&](const delta_rule::Implementation& implementation) {
     Case c(x);
-    set_num_threads(1);
-    const Outputs out = forward(implementation, c);
-    const Gradients grad = backward(implementation, c);
-    for (const int n : {2, 3, 8}) {
-      set_num_threads(n);
-      EXPECT_TRUE(forward(implementation, c).o.same_bits(out.o)) << n;
-      const Gradients again = backward(implementation, c);
-      EXPECT_TRUE(again.dk.same_bits(grad.dk)) << n;
-      EXPECT_TRUE(again.da.same_bits(grad.da)) << n;
-      EXPECT_TRUE(again.dA_log.same_bits(grad.dA_log)) << n;
-      EXPECT_TRUE(again.db.same_bits(grad.db)) << n;
+    const auto all = [&](int threads) {
+      const Threads set(threads);
+      return decode(implementation, c, 1);
+    };
+    const Outputs out = all(1);
+    for (const int threads : {2, 3, 8}) {
+      const Outputs again = all(threads);
+      EXPECT_TRUE(again.o.same_bits(out.o)) << threads;
+      EXPECT_TRUE(again.final_state.same_bits(out.final_state)) << threads;
     }
   });
-  set_num_threads(threads);
+}
+
+TEST(Laws, CallersOnSeveralThreadsGetTheSameBits) {
+  Description x;
+  x.T = 100;
+  const Threads set(2);
+  for_each_implementation(x, [&](const delta_rule::Implementation& implementation) {
+    Case c(x);
+    const Outputs out = forward(implementation, c);
+    const Gradients grad = backward(implementation, c);
+    std::vector<std::thread> callers;
+    for (int caller = 0; caller < 4; ++caller) {
+      callers.emplace_back([&] {
+        Case own(x);
+        EXPECT_TRUE(forward(implementation, own).o.same_bits(out.o));
+        EXPECT_TRUE(backward(implementation, own).dk.same_bits(grad.dk));
+      });
+    }
+    for (std::thread& caller : callers) caller.join();
+  });
 }
 
 }  // namespace

@@ -35,8 +35,8 @@ struct BackwardScratch {
     s.chunk = Chunk::carve(x, arena);
     s.state = arena.matrix(x.K, x.V);
     for (Matrix* m : {&s.writes, &s.d_o, &s.d_writes, &s.dv, &s.scaled_v}) *m = arena.matrix(kChunk, x.V);
-    s.writes_transposed = arena.matrix(x.V, kChunk);
-    s.state_transposed = arena.matrix(x.V, x.K);
+    s.writes_transposed = arena.matrix(round_up(x.V, 4), kChunk);
+    s.state_transposed = arena.matrix(round_up(x.V, 4), x.K);
     for (Matrix* m : {&s.d_read, &s.d_feedback}) *m = arena.matrix(kChunk, kChunk);
     for (Matrix* m : {&s.dq, &s.dk, &s.dp, &s.scaled}) *m = arena.matrix(kChunk, x.K);
     for (Matrix* m : {&s.all_dq, &s.all_dk, &s.all_dp}) *m = arena.matrix(longest, x.K);
@@ -52,7 +52,7 @@ struct BackwardScratch {
 };
 
 /// Runs the states again, keeping the one before each chunk and every token's error.
-HWY_NOINLINE void rerun_states(const Head& head, BackwardScratch& s) {
+inline HWY_NOINLINE void rerun_states(const Head& head, BackwardScratch& s) {
   const Problem& x = head.x;
   load_state(x.in.initial_state, head, s.state);
   for (std::int64_t first = 0; first < head.num_tokens(); first += kChunk) {
@@ -60,14 +60,14 @@ HWY_NOINLINE void rerun_states(const Head& head, BackwardScratch& s) {
     std::memcpy(s.saved_state(x, first).data, s.state.data, x.K * s.state.stride * sizeof(float));
     load_rows(x.in.v, head, head.value, first, s.chunk.rows, x.V, s.writes);
     const Matrix errors = s.saved_errors(first);
-    solve_writes(x, s.chunk, s.state, s.scaled, s.writes, &errors);
-    advance_state(x, s.chunk, s.writes, s.scaled, s.state);
+    solve_writes(head, s.chunk, s.state, s.scaled, s.writes, &errors);
+    advance_state(head, s.chunk, s.writes, s.scaled, s.state);
   }
 }
 
 /// Gradients of the errors (into d_writes: dR of the README) and of V (into dv) from those of O and of the state after
 /// the chunk.
-HWY_NOINLINE void backward_writes(const Problem& x, const Chunk& c, BackwardScratch& s) {
+inline HWY_NOINLINE void backward_writes(const Problem& x, const Chunk& c, BackwardScratch& s) {
   multiply_lower_transposed(c.rows, x.V, c.read, s.d_o, s.d_writes, Into::kSet);
   scale_rows(c, x.K, c.to_end, 1, c.k, s.scaled);
   multiply(c.rows, x.V, x.K, plain(s.scaled), s.state, s.d_writes, Into::kAdd);
@@ -84,7 +84,8 @@ HWY_NOINLINE void backward_writes(const Problem& x, const Chunk& c, BackwardScra
 
 /// Gradients of G (`d_sum`) and G0 (`d_seen`) through the decays between tokens. Summed in double: a product that is
 /// added for one token and taken back for another must cancel to the last digit.
-HWY_NOINLINE void backward_decay_matrices(const Chunk& c, const BackwardScratch& s, double* d_sum, double* d_seen) {
+inline HWY_NOINLINE void backward_decay_matrices(const Chunk& c, const BackwardScratch& s, double* d_sum,
+                                                 double* d_seen) {
   for (std::int64_t i = 0; i < c.rows; ++i) {
     const float *d_read = s.d_read.row(i), *read = c.read.row(i);
     const float *d_feedback = s.d_feedback.row(i), *feedback = c.feedback.row(i);
@@ -102,8 +103,8 @@ HWY_NOINLINE void backward_decay_matrices(const Chunk& c, const BackwardScratch&
 }
 
 /// Gradients of the normalised q, k, p and of G, G0; then dS of the state before the chunk, in place.
-HWY_NOINLINE void backward_directions(const Problem& x, const Chunk& c, BackwardScratch& s, double* d_sum,
-                                      double* d_seen) {
+inline HWY_NOINLINE void backward_directions(const Problem& x, const Chunk& c, BackwardScratch& s, double* d_sum,
+                                             double* d_seen) {
   transpose(c.rows, x.V, s.writes, s.writes_transposed);
   multiply_to_lower(c.rows, x.V, s.d_o, s.writes_transposed, s.d_read);
   multiply_to_lower(c.rows, x.V, s.d_writes, s.writes_transposed, s.d_feedback);
@@ -152,8 +153,8 @@ HWY_NOINLINE void backward_directions(const Problem& x, const Chunk& c, Backward
 }
 
 /// Stores the gradients of a chunk's gates: dbeta_i = <dR_i, error_i>, dg_t = sum_{i>=t} dG_i + sum_{i>(=)t} dG0_i.
-HWY_NOINLINE void backward_gates(const Head& head, const DeltaRuleBackward& args, const BackwardScratch& s,
-                                 const double* d_sum, const double* d_seen, PartialSums& sums) {
+inline HWY_NOINLINE void backward_gates(const Head& head, const DeltaRuleBackward& args, const BackwardScratch& s,
+                                        const double* d_sum, const double* d_seen, PartialSums& sums) {
   const Problem& x = head.x;
   const Chunk& c = s.chunk;
   const DeltaRuleInputs& in = x.in;
@@ -193,7 +194,7 @@ HWY_INLINE void denormalise(const DeltaRuleOptions& options, std::int64_t column
 
 /// From gradients of the normalised rows of a chunk, in s.dq, s.dk, s.dp, to those of the raw ones, in place.
 /// What p = b k, and the correction, add to dk, dp, db and dd is README.md section 3.
-HWY_NOINLINE void backward_convention(const Head& head, const Chunk& c, BackwardScratch& s, PartialSums& sums) {
+inline HWY_NOINLINE void backward_convention(const Head& head, const Chunk& c, BackwardScratch& s, PartialSums& sums) {
   const Problem& x = head.x;
   const bool fla = x.options.convention == Convention::fla, p_given = x.in.p.given();
   const float b = x.in.b.given() ? load(x.in.b, offset_of(x.in.b, head.key)) : 1;
@@ -231,8 +232,8 @@ HWY_INLINE void collect(const Problem& x, bool set, std::int64_t rows, const Mat
   for (std::int64_t i = 0; i < rows; ++i) add_scaled_row(x.K, 1, from.row(i), all.row(i));
 }
 
-HWY_NOINLINE void backward_value_head(const Head& head, const DeltaRuleBackward& args, BackwardScratch& s,
-                                      PartialSums& sums) {
+inline HWY_NOINLINE void backward_value_head(const Head& head, const DeltaRuleBackward& args, BackwardScratch& s,
+                                             PartialSums& sums) {
   const Problem& x = head.x;
   rerun_states(head, s);
   load_state(args.d_final_state, head, s.state);
@@ -262,8 +263,8 @@ HWY_NOINLINE void backward_value_head(const Head& head, const DeltaRuleBackward&
 }
 
 /// All gradients of one key head of one sequence.
-HWY_NOINLINE void backward_key_head(const Problem& x, std::int64_t n, std::int64_t key, const DeltaRuleBackward& args,
-                                    BackwardScratch& s, PartialSums& sums) {
+inline HWY_NOINLINE void backward_key_head(const Problem& x, std::int64_t n, std::int64_t key,
+                                           const DeltaRuleBackward& args, BackwardScratch& s, PartialSums& sums) {
   for (std::int64_t j = 0; j < x.group(); ++j) {
     backward_value_head(Head(x, n, key * x.group() + j), args, s, sums);
   }

@@ -107,8 +107,9 @@ HWY_INLINE void multiply_oriented(std::int64_t rows, std::int64_t columns, std::
 /// C [rows, columns] = A B, keep C + A B, or C - keep A B, with A [rows, depth] and B [depth, columns].
 /// Columns are rounded up to whole vectors: rows of B and C must be padded, B's padding with finite numbers.
 /// Every element is summed in the order of `depth`, whatever the tile it falls into.
-HWY_NOINLINE void multiply(std::int64_t rows, std::int64_t columns, std::int64_t depth, const Left& a, const float* b,
-                           std::int64_t b_stride, float* c, std::int64_t c_stride, Into into, float keep = 1) {
+inline HWY_NOINLINE void multiply(std::int64_t rows, std::int64_t columns, std::int64_t depth, const Left& a,
+                                  const float* b, std::int64_t b_stride, float* c, std::int64_t c_stride, Into into,
+                                  float keep = 1) {
   if (a.column_stride == 1) {
     multiply_oriented<false>(rows, columns, depth, a, b, b_stride, c, c_stride, into, keep);
   } else {
@@ -181,16 +182,38 @@ HWY_INLINE void solve_block_transposed(std::int64_t rows, std::int64_t columns, 
   }
 }
 
-/// Y [columns, rows] = X^T with X [rows, columns]. Padding of Y's rows up to a whole cache line becomes zero.
-HWY_INLINE void transpose(std::int64_t rows, std::int64_t columns, const Matrix& x, const Matrix& y) {
-  constexpr std::int64_t kTile = 16;  // the 16 lines read and the 16 written stay in the cache
-  const std::int64_t padded_rows = round_up(rows, kAlign);
-  for (std::int64_t i = 0; i < padded_rows; i += kTile) {
-    for (std::int64_t j = 0; j < columns; ++j) {
-      float* HWY_RESTRICT out = y.row(j) + i;
-      const std::int64_t count = std::clamp<std::int64_t>(rows - i, 0, kTile);
-      for (std::int64_t r = 0; r < count; ++r) out[r] = x.data[(i + r) * x.stride + j];
-      for (std::int64_t r = count; r < kTile; ++r) out[r] = 0;
+#if HWY_TARGET == HWY_SCALAR
+
+/// One tile of a transposition, [4, 4] at row i and column j of X; rows beyond `rows` count as zero.
+HWY_INLINE void transpose_tile(std::int64_t rows, std::int64_t i, std::int64_t j, const Matrix& x, const Matrix& y) {
+  for (std::int64_t r = 0; r < 4; ++r) {
+    for (std::int64_t c = 0; c < 4; ++c) y.row(j + c)[i + r] = i + r < rows ? x.row(i + r)[j + c] : 0;
+  }
+}
+
+#else
+
+HWY_INLINE void transpose_tile(std::int64_t rows, std::int64_t i, std::int64_t j, const Matrix& x, const Matrix& y) {
+  const hn::FixedTag<float, 4> d;
+  hn::Vec<decltype(d)> row[4];
+  for (std::int64_t r = 0; r < 4; ++r) row[r] = i + r < rows ? hn::Load(d, x.row(i + r) + j) : hn::Zero(d);
+  const auto low01 = hn::InterleaveLower(d, row[0], row[1]), high01 = hn::InterleaveUpper(d, row[0], row[1]);
+  const auto low23 = hn::InterleaveLower(d, row[2], row[3]), high23 = hn::InterleaveUpper(d, row[2], row[3]);
+  hn::Store(hn::ConcatLowerLower(d, low23, low01), d, y.row(j) + i);
+  hn::Store(hn::ConcatUpperUpper(d, low23, low01), d, y.row(j + 1) + i);
+  hn::Store(hn::ConcatLowerLower(d, high23, high01), d, y.row(j + 2) + i);
+  hn::Store(hn::ConcatUpperUpper(d, high23, high01), d, y.row(j + 3) + i);
+}
+
+#endif
+
+/// Y [columns, rows] = X^T with X [rows, columns]. Rows of Y are zero from `rows` up to a whole cache line; Y has room
+/// for columns rounded up to a multiple of 4.
+inline HWY_NOINLINE void transpose(std::int64_t rows, std::int64_t columns, const Matrix& x, const Matrix& y) {
+  // Sixteen rows at a time: the lines read are used up, and each line of Y is written whole.
+  for (std::int64_t line = 0; line < rows; line += kAlign) {
+    for (std::int64_t j = 0; j < columns; j += 4) {
+      for (std::int64_t i = line; i < line + kAlign; i += 4) transpose_tile(rows, i, j, x, y);
     }
   }
 }

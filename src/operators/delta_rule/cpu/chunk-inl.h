@@ -18,21 +18,27 @@ HWY_BEFORE_NAMESPACE();
 namespace comba::delta_rule::cpu {
 namespace HWY_NAMESPACE {
 
-/// One value head of one sequence.
+/// One value head of one sequence, or a slice of its columns: those of the state, of v and of o.
 struct Head {
   const Problem& x;
   std::int64_t n;         // sequence
   std::int64_t value;     // value head
   std::int64_t key;       // its key head
   std::int64_t feedback;  // its head of p
+  std::int64_t column;    // first of the slice
+  std::int64_t V;         // columns of the slice
   Problem::Sequence tokens;
 
-  Head(const Problem& x, std::int64_t n, std::int64_t value)
+  Head(const Problem& x, std::int64_t n, std::int64_t value) : Head(x, n, value, 0, x.V) {}
+
+  Head(const Problem& x, std::int64_t n, std::int64_t value, std::int64_t column, std::int64_t V)
       : x(x),
         n(n),
         value(value),
         key(value / x.group()),
         feedback(x.P_heads > 0 ? value / (x.HV / x.P_heads) : 0),
+        column(column),
+        V(V),
         tokens(x.sequence(n)) {}
 
   std::int64_t num_tokens() const { return tokens.end - tokens.begin; }
@@ -61,7 +67,7 @@ struct Chunk {
   static Chunk carve(const Problem& x, Arena& arena) {
     Chunk c;
     for (Matrix* m : {&c.q, &c.k, &c.p}) *m = arena.matrix(kChunk, x.K);
-    c.k_transposed = arena.matrix(x.K, kChunk);
+    c.k_transposed = arena.matrix(round_up(x.K, 4), kChunk);
     for (Matrix* m : {&c.read_decay, &c.feedback_decay, &c.read, &c.feedback}) *m = arena.matrix(kChunk, kChunk);
     for (float** f : {&c.beta, &c.g, &c.rq, &c.rk, &c.rp, &c.from_start, &c.before, &c.to_end, &c.sum, &c.sum_rest,
                       &c.seen, &c.seen_rest}) {
@@ -87,8 +93,8 @@ HWY_INLINE void load_rows_as(const T* source, std::int64_t stride, std::int64_t 
 
 /// Tokens [first, first + rows) of one head of a [B, T, heads, columns] tensor, as floats padded with zeros.
 HWY_INLINE void load_rows(const ConstView& view, const Head& head, std::int64_t index, std::int64_t first,
-                          std::int64_t rows, std::int64_t columns, const Matrix& out) {
-  const std::int64_t offset = offset_of(view, head.tokens.batch, head.tokens.begin + first, index);
+                          std::int64_t rows, std::int64_t columns, const Matrix& out, std::int64_t column = 0) {
+  const std::int64_t offset = offset_of(view, head.tokens.batch, head.tokens.begin + first, index, column);
   const std::int64_t stride = view.strides[1];
   if (view.dtype == DType::bf16) {
     load_rows_as(static_cast<const bf16*>(view.data) + offset, stride, rows, columns, out);
@@ -110,9 +116,9 @@ HWY_INLINE void store_rows_as(const Matrix& in, std::int64_t rows, std::int64_t 
 }
 
 HWY_INLINE void store_rows(const View& view, const Head& head, std::int64_t index, std::int64_t first,
-                           std::int64_t rows, std::int64_t columns, const Matrix& in) {
+                           std::int64_t rows, std::int64_t columns, const Matrix& in, std::int64_t column = 0) {
   if (!view.given()) return;
-  const std::int64_t offset = offset_of(view, head.tokens.batch, head.tokens.begin + first, index);
+  const std::int64_t offset = offset_of(view, head.tokens.batch, head.tokens.begin + first, index, column);
   const std::int64_t stride = view.strides[1];
   if (view.dtype == DType::bf16) {
     store_rows_as(in, rows, columns, static_cast<bf16*>(view.data) + offset, stride);
@@ -123,22 +129,22 @@ HWY_INLINE void store_rows(const View& view, const Head& head, std::int64_t inde
   }
 }
 
-/// The state of one head, [K, V], out of and into a [N, HV, K, V] tensor.
+/// The state of one head or slice, [K, V], out of and into a [N, HV, K, V] tensor.
 HWY_INLINE void load_state(const ConstView& view, const Head& head, const Matrix& state) {
-  const std::int64_t padded = round_up(head.x.V, kAlign);
+  const std::int64_t padded = round_up(head.V, kAlign);
   for (std::int64_t i = 0; i < head.x.K; ++i) {
     std::memset(state.row(i), 0, padded * sizeof(float));
     if (!view.given()) continue;
-    const float* from = static_cast<const float*>(view.data) + offset_of(view, head.n, head.value, i);
-    std::memcpy(state.row(i), from, head.x.V * sizeof(float));
+    const float* from = static_cast<const float*>(view.data) + offset_of(view, head.n, head.value, i, head.column);
+    std::memcpy(state.row(i), from, head.V * sizeof(float));
   }
 }
 
 HWY_INLINE void store_state(const Matrix& state, const Head& head, const View& view) {
   if (!view.given()) return;
   for (std::int64_t i = 0; i < head.x.K; ++i) {
-    float* to = static_cast<float*>(view.data) + offset_of(view, head.n, head.value, i);
-    std::memcpy(to, state.row(i), head.x.V * sizeof(float));
+    float* to = static_cast<float*>(view.data) + offset_of(view, head.n, head.value, i, head.column);
+    std::memcpy(to, state.row(i), head.V * sizeof(float));
   }
 }
 
@@ -243,7 +249,7 @@ HWY_INLINE void apply_decay(const Chunk& c, const Matrix& decay, int skip, const
 }
 
 /// Everything about a chunk that does not depend on the state.
-HWY_NOINLINE void prepare(const Head& head, std::int64_t first, Chunk& c) {
+inline HWY_NOINLINE void prepare(const Head& head, std::int64_t first, Chunk& c) {
   c.first = first;
   c.rows = std::min(kChunk, head.num_tokens() - first);
   load_gates(head, c);
@@ -266,26 +272,26 @@ HWY_INLINE void scale_rows(const Chunk& c, std::int64_t columns, const float* fa
 
 /// What each token writes: on entry `writes` holds V; on return diag(beta) error, where
 /// error = V - diag(e^{G0}) P S - feedback writes. `errors`, when given, receives the errors. `scratch` is [C, K].
-HWY_NOINLINE void solve_writes(const Problem& x, const Chunk& c, const Matrix& state, const Matrix& scratch,
-                               const Matrix& writes, const Matrix* errors) {
-  scale_rows(c, x.K, c.before, 1, c.p, scratch);
-  multiply(c.rows, x.V, x.K, plain(scratch), state, writes, Into::kSubtract);
+inline HWY_NOINLINE void solve_writes(const Head& head, const Chunk& c, const Matrix& state, const Matrix& scratch,
+                                      const Matrix& writes, const Matrix* errors) {
+  scale_rows(c, head.x.K, c.before, 1, c.p, scratch);
+  multiply(c.rows, head.V, head.x.K, plain(scratch), state, writes, Into::kSubtract);
   for (std::int64_t i = 0; i < c.rows; i += kBlock) {
     const std::int64_t height = std::min(kBlock, c.rows - i);
     if (i > 0) {
-      multiply(height, x.V, i, plain(c.feedback, i), writes.data, writes.stride, writes.row(i), writes.stride,
+      multiply(height, head.V, i, plain(c.feedback, i), writes.data, writes.stride, writes.row(i), writes.stride,
                Into::kSubtract);
     }
-    solve_block(height, x.V, plain(c.feedback, i, i), c.beta + i, writes.row(i), writes.stride,
+    solve_block(height, head.V, plain(c.feedback, i, i), c.beta + i, writes.row(i), writes.stride,
                 errors ? errors->row(i) : nullptr);
   }
 }
 
 /// S = e^{G_C} S + (diag(e^{G_C - G}) K)^T writes.
-HWY_NOINLINE void advance_state(const Problem& x, const Chunk& c, const Matrix& writes, const Matrix& scratch,
-                                const Matrix& state) {
-  scale_rows(c, x.K, c.to_end, 1, c.k, scratch);
-  multiply(x.K, x.V, c.rows, transposed(scratch), writes, state, Into::kAdd, c.whole_decay());
+inline HWY_NOINLINE void advance_state(const Head& head, const Chunk& c, const Matrix& writes, const Matrix& scratch,
+                                       const Matrix& state) {
+  scale_rows(c, head.x.K, c.to_end, 1, c.k, scratch);
+  multiply(head.x.K, head.V, c.rows, transposed(scratch), writes, state, Into::kAdd, c.whole_decay());
 }
 
 }  // namespace HWY_NAMESPACE

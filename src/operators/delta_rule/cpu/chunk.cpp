@@ -16,7 +16,7 @@ HWY_BEFORE_NAMESPACE();
 namespace comba::delta_rule::cpu {
 namespace HWY_NAMESPACE {
 
-std::int64_t forward_workspace(const Problem& x) { return workers_bytes<ForwardScratch>(x, x.N * x.HV); }
+std::int64_t forward_workspace(const Problem& x) { return workers_bytes<ForwardScratch>(x, Pieces(x).count); }
 
 std::int64_t backward_workspace(const Problem& x) {
   Arena counter;
@@ -24,11 +24,17 @@ std::int64_t backward_workspace(const Problem& x) {
   return counter.bytes() + workers_bytes<BackwardScratch>(x, x.N * x.H);
 }
 
-std::int64_t decode_workspace(const Problem& x) { return workers_bytes<DecodeScratch>(x, x.N * x.HV); }
+std::int64_t decode_workspace(const Problem& x) { return workers_bytes<DecodeScratch>(x, Pieces(x).count); }
+
+Head head_of(const Problem& x, const Pieces& pieces, std::int64_t piece) {
+  const std::int64_t head = piece / pieces.slices, column = piece % pieces.slices * pieces.width;
+  return Head(x, head / x.HV, head % x.HV, column, std::min(pieces.width, x.V - column));
+}
 
 void forward(const Problem& x, const DeltaRuleForward& args, Workspace workspace) {
-  run_workers<ForwardScratch>(x, x.N * x.HV, workspace, [&](std::int64_t item, ForwardScratch& scratch) {
-    forward_head(Head(x, item / x.HV, item % x.HV), args, scratch);
+  const Pieces pieces(x);
+  run_workers<ForwardScratch>(x, pieces.count, workspace, [&](std::int64_t piece, ForwardScratch& scratch) {
+    forward_head(head_of(x, pieces, piece), args, scratch);
   });
 }
 
@@ -44,8 +50,9 @@ void backward(const Problem& x, const DeltaRuleBackward& args, Workspace workspa
 }
 
 void decode_step(const Problem& x, const DeltaRuleDecode& args, Workspace workspace) {
-  run_workers<DecodeScratch>(x, x.N * x.HV, workspace, [&](std::int64_t item, DecodeScratch& scratch) {
-    decode_head(Head(x, item / x.HV, item % x.HV), args, scratch);
+  const Pieces pieces(x);
+  run_workers<DecodeScratch>(x, pieces.count, workspace, [&](std::int64_t piece, DecodeScratch& scratch) {
+    decode_head(head_of(x, pieces, piece), args, scratch);
   });
 }
 

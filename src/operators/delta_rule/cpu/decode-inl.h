@@ -60,47 +60,47 @@ struct DecodeScratch {
   }
 };
 
-HWY_NOINLINE void decode_token(const Problem& x, const Chunk& c, std::int64_t i, float* state, std::int64_t stride,
-                               const DecodeScratch& s) {
+/// Token i of the chunk; `state` is the first column of the slice.
+inline HWY_NOINLINE void decode_token(const Head& head, const Chunk& c, std::int64_t i, float* state,
+                                      std::int64_t stride, const DecodeScratch& s) {
+  const std::int64_t K = head.x.K, n = lanes();
   const float *q = c.q.row(i), *k = c.k.row(i), *p = c.p.row(i);
-  const float alpha = std::exp(c.g[i]), seen = x.options.rule == Rule::comba ? 1 : alpha;
-  const float k_dot_q = dot(x.K, k, q);
-  const std::int64_t n = lanes();
+  const float alpha = std::exp(c.g[i]), seen = head.x.options.rule == Rule::comba ? 1 : alpha;
+  const float k_dot_q = dot(K, k, q);
   std::int64_t column = 0;
   const auto columns = [&](auto count, float* h, std::int64_t h_stride) {
-    decode_columns<count.value>(x.K, q, k, p, alpha, seen, c.beta[i], k_dot_q, x.scale, h, h_stride,
+    decode_columns<count.value>(K, q, k, p, alpha, seen, c.beta[i], k_dot_q, head.x.scale, h, h_stride,
                                 s.v.row(i) + column, s.o.row(i) + column);
     column += count.value * n;
   };
-  while (x.V - column >= kDecodeVectors * n) {
-    columns(std::integral_constant<int, kDecodeVectors>(), state + column, stride);
-  }
-  while (x.V - column >= n) columns(std::integral_constant<int, 1>(), state + column, stride);
-  const std::int64_t left = x.V - column;
+  const auto whole = [&](auto count) {
+    while (head.V - column >= count.value * n) columns(count, state + column, stride);
+  };
+  whole(std::integral_constant<int, kDecodeVectors>());
+  whole(std::integral_constant<int, kDecodeVectors / 2>());
+  whole(std::integral_constant<int, 1>());
+  const std::int64_t left = head.V - column;
   if (left == 0) return;
-  for (std::int64_t row = 0; row < x.K; ++row) {
+  float* const rest = state + column;
+  for (std::int64_t row = 0; row < K; ++row) {
     std::memset(s.tail.row(row), 0, kAlign * sizeof(float));
-    std::memcpy(s.tail.row(row), state + row * stride + column, left * sizeof(float));
+    std::memcpy(s.tail.row(row), rest + row * stride, left * sizeof(float));
   }
-  float* const tail_of_state = state + column;
   columns(std::integral_constant<int, 1>(), s.tail.data, s.tail.stride);
-  for (std::int64_t row = 0; row < x.K; ++row) {
-    std::memcpy(tail_of_state + row * stride, s.tail.row(row), left * sizeof(float));
-  }
+  for (std::int64_t row = 0; row < K; ++row) std::memcpy(rest + row * stride, s.tail.row(row), left * sizeof(float));
 }
 
-HWY_NOINLINE void decode_head(const Head& head, const DeltaRuleDecode& args, DecodeScratch& s) {
-  const Problem& x = head.x;
-  float* state = static_cast<float*>(args.state.data) + offset_of(args.state, head.n, head.value);
+inline HWY_NOINLINE void decode_head(const Head& head, const DeltaRuleDecode& args, DecodeScratch& s) {
+  float* state = static_cast<float*>(args.state.data) + offset_of(args.state, head.n, head.value, 0, head.column);
   Chunk& c = s.chunk;
   for (std::int64_t first = 0; first < head.num_tokens(); first += kChunk) {
     c.first = first;
     c.rows = std::min(kChunk, head.num_tokens() - first);
     load_gates(head, c);
     load_directions(head, c);
-    load_rows(x.in.v, head, head.value, first, c.rows, x.V, s.v);
-    for (std::int64_t i = 0; i < c.rows; ++i) decode_token(x, c, i, state, args.state.strides[2], s);
-    store_rows(args.o, head, head.value, first, c.rows, x.V, s.o);
+    load_rows(head.x.in.v, head, head.value, first, c.rows, head.V, s.v, head.column);
+    for (std::int64_t i = 0; i < c.rows; ++i) decode_token(head, c, i, state, args.state.strides[2], s);
+    store_rows(args.o, head, head.value, first, c.rows, head.V, s.o, head.column);
   }
 }
 

@@ -11,6 +11,22 @@
 
 namespace comba::delta_rule::cpu {
 
+/// The pieces forward and decode work on: each value head of each sequence, cut into slices of its columns when there
+/// are fewer heads than threads. Columns are independent and summed alike in every slice, so the cut changes no bits.
+struct Pieces {
+  std::int64_t slices;  // of a head
+  std::int64_t width;   // columns of a slice; the last may have fewer
+  std::int64_t count;   // N HV slices
+
+  explicit Pieces(const Problem& x) {
+    const std::int64_t heads = std::max<std::int64_t>(x.N * x.HV, 1);
+    const std::int64_t wanted = (num_threads() + heads - 1) / heads;
+    width = round_up((x.V + wanted - 1) / wanted, kAlign);
+    slices = (x.V + width - 1) / width;
+    count = x.N * x.HV * slices;
+  }
+};
+
 /// Bytes of scratch memory one worker needs.
 template <class Scratch>
 std::int64_t scratch_bytes(const Problem& x) {
