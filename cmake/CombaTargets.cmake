@@ -14,7 +14,9 @@ endfunction()
 # LibTorch's headers, parsed once: see cmake/LibTorch.cmake.
 function(comba_use_torch target)
   target_link_libraries(${target} PUBLIC comba_wheel_torch)
-  target_precompile_headers(${target} REUSE_FROM comba_torch_pch)
+  if(NOT CMAKE_DISABLE_PRECOMPILE_HEADERS)
+    target_precompile_headers(${target} REUSE_FROM comba_torch_pch)
+  endif()
 endfunction()
 
 # comba_add_library(<name> SOURCES file... [DEPS target...] [OPENMP_SOURCES file...] [TORCH])
