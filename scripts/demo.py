@@ -126,8 +126,9 @@ def demo(options: argparse.Namespace) -> None:
     train = [PROGRAM, "train", "--config", CONFIG, "--data", data, "--out", model, *sets]
     try:
         run(*train)
-    except Stopped:
-        print(f"\nto go on with this run: {shlex.join([str(word) for word in train])} --resume", file=sys.stderr)
+    except Stopped as stopped:
+        if stopped.code > 128:
+            print(f"\nto go on with this run: {shlex.join([str(word) for word in train])} --resume", file=sys.stderr)
         raise
 
     announce("3/5 read the held-out text: the model as it began, the trained model, general compressors")
