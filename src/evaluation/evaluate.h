@@ -14,7 +14,7 @@ struct EvaluationOptions {
   /// Tokens a forward pass. The state is carried from chunk to chunk, so this bounds memory and changes nothing else.
   std::int64_t chunk_length = 2048;
   /// Called after each document with the bytes scored so far.
-  std::function<void(std::int64_t bytes)> on_progress;
+  std::function<void(std::int64_t bytes)> on_progress = nullptr;
 };
 
 struct EvaluationResult {

@@ -12,10 +12,10 @@
 namespace comba::generation {
 
 struct GenerateOptions {
-  std::int64_t max_tokens = 256;           ///< tokens to generate, at most
-  std::int64_t vocab = 0;                  ///< only ids below it are drawn; 0: all rows of the model
-  std::optional<std::int64_t> stop_token;  ///< ends the text, and is not part of it
-  SamplingOptions sampling;
+  std::int64_t max_tokens = 256;                ///< tokens to generate, at most
+  std::int64_t vocab = 0;                       ///< only ids below it are drawn; 0: all rows of the model
+  std::optional<std::int64_t> stop_token = {};  ///< ends the text, and is not part of it
+  SamplingOptions sampling = {};
 };
 
 /// Is given each token as soon as it is known; false ends the text.

@@ -1,0 +1,101 @@
+#include "evaluation/evaluate.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <numeric>
+#include <vector>
+
+#include "comba/error.h"
+#include "support/tiny_run.h"
+
+namespace comba::evaluation {
+namespace {
+
+class Evaluate : public ::testing::Test {
+ protected:
+  Evaluate() : model_(testing::tiny_model_config()) { model_.initialize(1); }
+
+  const testing::TinyDataset data_;
+  const data::TokenDataset heldout_ = data_.open(data::Split::heldout);
+  models::CausalLM model_;
+};
+
+std::vector<std::int64_t> some_ids(std::int64_t count) {
+  std::vector<std::int64_t> ids(static_cast<std::size_t>(count));
+  for (std::size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<std::int64_t>(i * i * 31 % 256);
+  ids[0] = 256;
+  return ids;
+}
+
+TEST_F(Evaluate, ChunksWithCarriedStateScoreAsTheWholeDocument) {
+  for (const std::int64_t length : {2, 3, 64, 131, 300}) {
+    const std::vector<std::int64_t> ids = some_ids(length);
+    const double whole = score_document(model_, ids, length);
+    for (const std::int64_t chunk : {1, 7, 64, 100}) {
+      EXPECT_NEAR(score_document(model_, ids, chunk), whole, 1e-6 * whole + 1e-5)
+          << length << " in chunks of " << chunk;
+    }
+  }
+}
+
+TEST_F(Evaluate, AgreesWithTheTrainingLoss) {
+  const std::vector<std::int64_t> ids = some_ids(100);
+  const at::Tensor tokens = at::tensor(ids, at::kLong).unsqueeze(0);
+  const at::NoGradGuard no_grad;
+  const double mean = model_.loss(tokens.slice(1, 0, 99), tokens.slice(1, 1, 100)).item<double>();
+  EXPECT_NEAR(score_document(model_, ids, 2048), 99 * mean, 1e-3);
+}
+
+TEST_F(Evaluate, CountsEachByteOnceAndNoBos) {
+  const EvaluationResult result = evaluate(model_, heldout_, {});
+  EXPECT_GT(result.documents, 1) << "the test needs several documents";
+  EXPECT_EQ(result.documents, heldout_.num_documents());
+  EXPECT_EQ(result.bytes, heldout_.num_bytes());
+  EXPECT_EQ(result.tokens, heldout_.num_bytes());
+  EXPECT_EQ(heldout_.num_tokens(), heldout_.num_bytes() + heldout_.num_documents());
+}
+
+TEST_F(Evaluate, DocumentsDoNotSeeEachOther) {
+  double sum = 0;
+  std::vector<std::int64_t> ids;
+  for (std::int64_t i = heldout_.num_documents() - 1; i >= 0; --i) {
+    const data::Document document = heldout_.document(i);
+    ids.resize(static_cast<std::size_t>(document.num_tokens));
+    heldout_.read_tokens(document.first_token, ids);
+    sum += score_document(model_, ids, 2048);
+  }
+  EXPECT_NEAR(evaluate(model_, heldout_, {}).nats, sum, 1e-9 * sum);
+}
+
+TEST_F(Evaluate, AModelThatKnowsNothingNeedsAsManyBitsAsItsVocabularyHas) {
+  const EvaluationResult result = evaluate(model_, heldout_, {});
+  EXPECT_NEAR(result.bits_per_byte(), std::log2(264.0), 0.1);
+  EXPECT_NEAR(result.perplexity(), std::exp2(result.bits_per_byte()), 1e-6);
+}
+
+TEST_F(Evaluate, ReportsProgressUpToTheLastByte) {
+  std::vector<std::int64_t> bytes;
+  evaluate(model_, heldout_, {.on_progress = [&](std::int64_t done) { bytes.push_back(done); }});
+  ASSERT_EQ(static_cast<std::int64_t>(bytes.size()), heldout_.num_documents());
+  EXPECT_TRUE(std::is_sorted(bytes.begin(), bytes.end()));
+  EXPECT_EQ(bytes.back(), heldout_.num_bytes());
+}
+
+TEST_F(Evaluate, RefusesWhatItCannotScore) {
+  EXPECT_THROW(evaluate(model_, heldout_, {.chunk_length = 0}), Error);
+  models::ModelConfig small = testing::tiny_model_config();
+  small.vocab_size = 256;
+  models::CausalLM other(small);
+  EXPECT_THROW(evaluate(other, heldout_, {}), Error);
+
+  const testing::TemporaryDirectory directory;
+  std::ofstream(directory.path() / "text1") << "not held out";
+  data::pack({.inputs = {directory.path() / "text1"}, .output = directory.path() / "packed"});
+  const auto empty = data::TokenDataset::open(directory.path() / "packed", data::Split::heldout);
+  ASSERT_EQ(empty.num_documents(), 0);
+  EXPECT_THROW(evaluate(model_, empty, {}), Error);
+}
+
+}  // namespace
+}  // namespace comba::evaluation

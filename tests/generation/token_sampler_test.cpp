@@ -1,0 +1,85 @@
+#include "generation/token_sampler.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "comba/error.h"
+
+namespace comba::generation {
+namespace {
+
+const std::vector<float> kLogits = {0.5f, 2.0f, -1.0f, 2.0f, 1.0f};
+
+std::vector<int> counts(const SamplingOptions& options, int num_draws) {
+  TokenSampler sampler(options);
+  std::vector<int> counts(kLogits.size(), 0);
+  for (int i = 0; i < num_draws; ++i) ++counts[static_cast<std::size_t>(sampler.sample(kLogits))];
+  return counts;
+}
+
+TEST(TokenSampler, TemperatureZeroTakesTheLikeliestAndTheSmallerIdOfEquals) {
+  TokenSampler sampler({.temperature = 0});
+  for (int i = 0; i < 10; ++i) EXPECT_EQ(sampler.sample(kLogits), 1);
+}
+
+TEST(TokenSampler, DrawsInProportionToTheSoftmax) {
+  constexpr int kDraws = 40000;
+  for (const double temperature : {0.5, 1.0, 3.0}) {
+    double sum = 0;
+    for (const float logit : kLogits) sum += std::exp(logit / temperature);
+    const std::vector<int> drawn = counts({.temperature = temperature, .seed = 7}, kDraws);
+    for (std::size_t i = 0; i < kLogits.size(); ++i) {
+      const double p = std::exp(kLogits[i] / temperature) / sum;
+      EXPECT_NEAR(drawn[i], kDraws * p, 5 * std::sqrt(kDraws * p * (1 - p)) + 1) << "token " << i;
+    }
+  }
+}
+
+TEST(TokenSampler, TopKKeepsTheKLikeliest) {
+  const std::vector<int> drawn = counts({.top_k = 3, .seed = 1}, 2000);
+  EXPECT_EQ(drawn[0] + drawn[2], 0);
+  EXPECT_GT(drawn[1], 0);
+  EXPECT_GT(drawn[3], 0);
+  EXPECT_GT(drawn[4], 0);
+}
+
+TEST(TokenSampler, TopPKeepsTheFewestThatReachP) {
+  // Probabilities .089 .400 .020 .400 .147 over their sum of 1.056: two reach .75, three are needed for .8.
+  const std::vector<int> two = counts({.top_p = 0.75, .seed = 1}, 2000),
+                         three = counts({.top_p = 0.8, .seed = 1}, 2000);
+  EXPECT_EQ(two[0] + two[2] + two[4], 0);
+  EXPECT_EQ(three[0] + three[2], 0);
+  EXPECT_GT(three[4], 0);
+  EXPECT_EQ(counts({.top_p = 1e-9, .seed = 1}, 100)[1], 100);
+}
+
+TEST(TokenSampler, TheSeedDecides) {
+  TokenSampler a({.seed = 5}), b({.seed = 5}), c({.seed = 6});
+  int differences = 0;
+  for (int i = 0; i < 100; ++i) {
+    const std::int64_t token = a.sample(kLogits);
+    EXPECT_EQ(token, b.sample(kLogits));
+    differences += token != c.sample(kLogits);
+  }
+  EXPECT_GT(differences, 10);
+}
+
+TEST(TokenSampler, TakesInfiniteLogitsAtTheirWord) {
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  TokenSampler sampler({});
+  for (int i = 0; i < 50; ++i) EXPECT_NE(sampler.sample(std::vector<float>{0, -kInfinity, 0}), 1);
+}
+
+TEST(TokenSampler, RefusesWhatMakesNoSense) {
+  EXPECT_THROW(TokenSampler({.temperature = -1}), Error);
+  EXPECT_THROW(TokenSampler({.top_k = -1}), Error);
+  EXPECT_THROW(TokenSampler({.top_p = 0}), Error);
+  EXPECT_THROW(TokenSampler({.top_p = 1.5}), Error);
+  EXPECT_THROW(TokenSampler({}).sample(std::vector<float>{0, NAN}), Error);
+}
+
+}  // namespace
+}  // namespace comba::generation

@@ -1,0 +1,237 @@
+#include "training/train.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <csignal>
+#include <fstream>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "base/file.h"
+#include "comba/error.h"
+#include "models/checkpoint.h"
+#include "models/safetensors.h"
+#include "support/tiny_run.h"
+#include "training/run_directory.h"
+#include "training/training_checkpoint.h"
+
+namespace comba::training {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::HasSubstr;
+
+struct RecordingObserver : TrainObserver {
+  void on_start(const models::CausalLM&, std::int64_t step) override { first_step = step; }
+  void on_step(const StepReport& report) override {
+    losses.push_back(report.loss);
+    if (after_step) after_step(report.step);
+  }
+  void on_evaluation(std::int64_t step, const evaluation::EvaluationResult&) override { evaluations.push_back(step); }
+  void on_checkpoint(const fs::path& directory) override { checkpoints.push_back(directory.filename()); }
+  void on_warning(const std::string& text) override { warnings.push_back(text); }
+
+  std::int64_t first_step = -1;
+  std::vector<double> losses;
+  std::vector<std::int64_t> evaluations;
+  std::vector<std::string> checkpoints, warnings;
+  std::function<void(std::int64_t)> after_step;
+};
+
+class Train : public ::testing::Test {
+ protected:
+  TrainConfig config_ = {.steps = 12, .batch_size = 2, .context_length = 40, .learning_rate = 0.01, .warmup_steps = 3};
+
+  TrainingRun run(const std::string& name, bool resume = false) const {
+    return {.model = testing::tiny_model_config(),
+            .config = config_,
+            .train = train_,
+            .heldout = heldout_,
+            .directory = directory_.path() / name,
+            .resume = resume};
+  }
+
+  /// Trains until a signal arrives in `last_step`.
+  RecordingObserver interrupted_run(const TrainingRun& run, std::int64_t last_step) {
+    StopFlag stop;
+    RecordingObserver observer;
+    observer.after_step = [&](std::int64_t step) {
+      if (step == last_step) stop.request(SIGTERM);
+    };
+    try {
+      train(run, observer, stop);
+      ADD_FAILURE() << "not interrupted";
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::interrupted);
+      EXPECT_THAT(error.what(), HasSubstr("stopped after step " + std::to_string(last_step)));
+    }
+    return observer;
+  }
+
+  std::string error_of(const TrainingRun& run, ErrorCode code) {
+    RecordingObserver observer;
+    try {
+      train(run, observer, no_stop_);
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), code) << error.what();
+      EXPECT_TRUE(observer.losses.empty()) << "trained before it found out";
+      return error.what();
+    }
+    return "";
+  }
+
+  const testing::TinyDataset data_;
+  const data::TokenDataset train_ = data_.open(data::Split::train);
+  const data::TokenDataset heldout_ = data_.open(data::Split::heldout);
+  const testing::TemporaryDirectory directory_;
+  const StopFlag no_stop_;
+};
+
+void expect_same_file(const fs::path& a, const fs::path& b) {
+  EXPECT_TRUE(read_file(a) == read_file(b)) << a << " differs from " << b;
+}
+
+TEST_F(Train, AResumedRunIsTheUninterruptedRunBitForBit) {
+  RecordingObserver straight, second;
+  train(run("straight"), straight, no_stop_);
+  const RecordingObserver first = interrupted_run(run("resumed"), 5);
+  train(run("resumed", /*resume=*/true), second, no_stop_);
+
+  EXPECT_EQ(second.first_step, 5);
+  std::vector<double> losses = first.losses;
+  losses.insert(losses.end(), second.losses.begin(), second.losses.end());
+  EXPECT_EQ(losses, straight.losses);
+  const fs::path a = checkpoint_path(directory_.path() / "straight", 12);
+  const fs::path b = checkpoint_path(directory_.path() / "resumed", 12);
+  for (const char* file : {"model.safetensors", "optimizer.safetensors", "config.json", "training.json"}) {
+    expect_same_file(a / file, b / file);
+  }
+}
+
+TEST_F(Train, AnInterruptedStepIsFinishedAndSaved) {
+  const RecordingObserver observer = interrupted_run(run("run"), 4);
+  EXPECT_EQ(observer.losses.size(), 4u);
+  EXPECT_THAT(observer.checkpoints, ::testing::ElementsAre("checkpoint-000004"));
+}
+
+TEST_F(Train, SavesEvaluatesAndPrunesWhenItIsDue) {
+  config_.checkpoint_interval = 5;
+  config_.evaluation_interval = 4;
+  config_.keep_checkpoints = 2;
+  RecordingObserver observer;
+  train(run("run"), observer, no_stop_);
+  EXPECT_THAT(observer.evaluations, ::testing::ElementsAre(4, 8, 12));
+  EXPECT_THAT(observer.checkpoints,
+              ::testing::ElementsAre("checkpoint-000005", "checkpoint-000010", "checkpoint-000012"));
+  EXPECT_EQ(list_checkpoints(directory_.path() / "run").size(), 2u);
+  const std::string metrics = read_file(metrics_path(directory_.path() / "run"));
+  EXPECT_EQ(std::count(metrics.begin(), metrics.end(), '\n'), 12 + 3);
+}
+
+TEST_F(Train, EvaluatingAndSavingDoNotChangeTheResult) {
+  RecordingObserver plain, busy;
+  train(run("plain"), plain, no_stop_);
+  config_.evaluation_interval = 1;
+  config_.checkpoint_interval = 1;
+  train(run("busy"), busy, no_stop_);
+  EXPECT_EQ(plain.losses, busy.losses);
+}
+
+TEST_F(Train, WarnsWhenTheNumberOfThreadsIsAnother) {
+  interrupted_run(run("run"), 2);
+  const int num_threads = at::get_num_threads();
+  at::set_num_threads(num_threads + 1);
+  RecordingObserver observer;
+  train(run("run", /*resume=*/true), observer, no_stop_);
+  at::set_num_threads(num_threads);
+  ASSERT_EQ(observer.warnings.size(), 1u);
+  EXPECT_THAT(observer.warnings[0], HasSubstr("threads"));
+}
+
+TEST_F(Train, AFinishedRunResumesToNothing) {
+  RecordingObserver first, second;
+  train(run("run"), first, no_stop_);
+  train(run("run", /*resume=*/true), second, no_stop_);
+  EXPECT_TRUE(second.losses.empty());
+}
+
+TEST_F(Train, ARunKilledBeforeItsFirstCheckpointStartsAgain) {
+  fs::create_directories(directory_.path() / "run");
+  std::ofstream(metrics_path(directory_.path() / "run")) << "{\"step\": 1, \"loss\": 5.0}\n";
+  RecordingObserver observer;
+  train(run("run", /*resume=*/true), observer, no_stop_);
+  EXPECT_EQ(observer.losses.size(), 12u);
+}
+
+TEST_F(Train, RefusesToOverwriteARun) {
+  interrupted_run(run("run"), 2);
+  EXPECT_THAT(error_of(run("run"), ErrorCode::invalid_argument), HasSubstr("--resume"));
+  EXPECT_EQ(list_checkpoints(directory_.path() / "run").size(), 1u);
+}
+
+TEST_F(Train, RefusesToGoOnWithAnotherConfigurationModelOrText) {
+  interrupted_run(run("run"), 2);
+  config_.learning_rate = 0.5;
+  EXPECT_THAT(error_of(run("run", true), ErrorCode::invalid_argument), HasSubstr("learning_rate 0.01 became 0.5"));
+  config_.learning_rate = 0.01;
+
+  TrainingRun other_model = run("run", true);
+  other_model.model.num_hidden_layers = 1;
+  EXPECT_THAT(error_of(other_model, ErrorCode::invalid_argument), HasSubstr("its own model"));
+
+  const testing::TemporaryDirectory texts;
+  std::ofstream(texts.path() / "text") << std::string(1000, '1');
+  data::pack({.inputs = {texts.path() / "text"}, .output = directory_.path() / "ones"});
+  const auto ones = data::TokenDataset::open(directory_.path() / "ones", data::Split::train);
+  const TrainingRun other_data = {.model = testing::tiny_model_config(),
+                                  .config = config_,
+                                  .train = ones,
+                                  .heldout = heldout_,
+                                  .directory = directory_.path() / "run",
+                                  .resume = true};
+  EXPECT_THAT(error_of(other_data, ErrorCode::invalid_argument), HasSubstr("its own data"));
+}
+
+TEST_F(Train, RefusesADamagedCheckpointAndNamesTheFile) {
+  interrupted_run(run("run"), 2);
+  const fs::path checkpoint = checkpoint_path(directory_.path() / "run", 2);
+  for (const char* file : {"optimizer.safetensors", "model.safetensors", "training.json", "config.json"}) {
+    const std::string content = read_file(checkpoint / file);
+    fs::resize_file(checkpoint / file, content.size() / 2);
+    EXPECT_THAT(
+        error_of(run("run", true), file == std::string("config.json") ? ErrorCode::invalid_argument : ErrorCode::io),
+        HasSubstr(file));
+    fs::remove(checkpoint / file);
+    EXPECT_THAT(error_of(run("run", true), ErrorCode::io), HasSubstr(file));
+    write_file_atomically(checkpoint / file, content);
+  }
+  EXPECT_EQ(error_of(run("run", true), ErrorCode::io), "");
+}
+
+TEST_F(Train, NamesStepAndCheckpointWhenTheLossDiverges) {
+  config_.checkpoint_interval = 3;
+  config_.learning_rate = 1e30;
+  config_.warmup_steps = 0;
+  RecordingObserver observer;
+  try {
+    train(run("run"), observer, no_stop_);
+    FAIL() << "no error";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::numerical);
+    EXPECT_THAT(error.what(), HasSubstr("in step 2"));
+    EXPECT_THAT(error.what(), HasSubstr("newest checkpoint: none"));
+  }
+}
+
+TEST_F(Train, ACheckpointIsAModelDirectory) {
+  RecordingObserver observer;
+  train(run("run"), observer, no_stop_);
+  const fs::path directory = find_model_directory(directory_.path() / "run");
+  EXPECT_EQ(models::load_model(directory)->config().hidden_size, 32);
+  EXPECT_EQ(load_tokenizer(directory).vocab(), 257);
+}
+
+}  // namespace
+}  // namespace comba::training
