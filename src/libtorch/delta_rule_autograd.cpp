@@ -2,6 +2,8 @@
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <vector>
+
 #include "libtorch/delta_rule_call.h"
 #include "libtorch/delta_rule_kernels.h"
 
@@ -16,22 +18,43 @@ using torch::jit::Stack;
 
 c10::OperatorHandle find_operator(const char* name) { return c10::Dispatcher::singleton().findSchemaOrThrow(name, ""); }
 
+/// The inputs of a call that are given, since LibTorch's Function takes no undefined tensor.
+struct GivenInputs {
+  std::vector<at::Tensor> tensors;
+  std::vector<int64_t> slots;  // the place of each in kInputs
+
+  explicit GivenInputs(const DeltaRuleTensors& inputs) {
+    const auto list = to_list(inputs);
+    for (std::size_t slot = 0; slot < kNumInputs; ++slot) {
+      if (!list[slot].defined()) continue;
+      tensors.push_back(list[slot]);
+      slots.push_back(static_cast<int64_t>(slot));
+    }
+  }
+};
+
+DeltaRuleTensors restore(at::TensorList tensors, at::IntArrayRef slots) {
+  std::array<at::Tensor, kNumInputs> list;
+  for (std::size_t i = 0; i < slots.size(); ++i) list[slots[i]] = tensors[i];
+  return from_list(list);
+}
+
 class DeltaRuleFunction : public torch::autograd::Function<DeltaRuleFunction> {
  public:
-  /// inputs: one entry for each of kInputs, undefined where absent.
-  static variable_list forward(AutogradContext* context, at::TensorList inputs, const DeltaRuleOptions& options,
-                               bool output_final_state) {
+  static variable_list forward(AutogradContext* context, at::TensorList given, const std::vector<int64_t>& slots,
+                               const DeltaRuleOptions& options, bool output_final_state) {
     static const c10::OperatorHandle delta_rule = find_operator("comba::delta_rule");
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
     context->set_materialize_grads(false);
-    context->save_for_backward(inputs.vec());
+    context->save_for_backward(given.vec());
+    context->saved_data["slots"] = slots;
     Stack saved_options;
     push_options(saved_options, options);
     context->saved_data["options"] = c10::ivalue::Tuple::create(saved_options);
     context->saved_data["output_final_state"] = output_final_state;
 
     Stack stack;
-    push_inputs(stack, from_list(inputs));
+    push_inputs(stack, restore(given, slots));
     push_options(stack, options);
     push(stack, output_final_state);
     delta_rule.callBoxed(&stack);
@@ -40,15 +63,15 @@ class DeltaRuleFunction : public torch::autograd::Function<DeltaRuleFunction> {
 
   static variable_list backward(AutogradContext* context, const variable_list& output_gradients) {
     static const c10::OperatorHandle delta_rule_backward = find_operator("comba::delta_rule_backward");
-    const variable_list inputs = context->get_saved_variables();
-    const DeltaRuleTensors x = from_list(inputs);
+    const variable_list given = context->get_saved_variables();
+    const std::vector<int64_t> slots = context->saved_data["slots"].toIntVector();
+    const DeltaRuleTensors x = restore(given, slots);
     at::Tensor d_o = output_gradients[0];
     if (!d_o.defined()) d_o = at::zeros_symint(x.v.sym_sizes(), x.q.options());
     const bool has_d_final_state = context->saved_data["output_final_state"].toBool() && output_gradients[1].defined();
-    c10::List<bool> mask;
-    for (std::size_t i = 0; i < kNumGradients; ++i) {
-      mask.push_back(inputs[i].defined() && context->needs_input_grad(i));
-    }
+    std::vector<bool> mask(kNumInputs, false);
+    for (std::size_t i = 0; i < slots.size(); ++i) mask[slots[i]] = context->needs_input_grad(i);
+    mask.resize(kNumGradients);
 
     Stack stack;
     push(stack, d_o, has_d_final_state ? c10::IValue(output_gradients[1]) : c10::IValue());
@@ -58,10 +81,11 @@ class DeltaRuleFunction : public torch::autograd::Function<DeltaRuleFunction> {
     delta_rule_backward.callBoxed(&stack);
 
     const std::vector<at::Tensor> gradients = pop(stack).toTensorVector();
-    // One entry for each argument of forward: the inputs, options and output_final_state.
-    variable_list result(kNumInputs + 2);
-    for (std::size_t i = 0; i < kNumGradients; ++i) {
-      if (mask[i]) result[i] = gradients[i];
+    // One entry for each argument of forward: the given inputs, then three that have no gradient.
+    variable_list result(slots.size() + 3);
+    for (std::size_t i = 0; i < slots.size(); ++i) {
+      const auto slot = static_cast<std::size_t>(slots[i]);
+      if (slot < kNumGradients && mask[slot]) result[i] = gradients[slot];
     }
     return result;
   }
@@ -72,8 +96,9 @@ class DeltaRuleFunction : public torch::autograd::Function<DeltaRuleFunction> {
 void delta_rule_autograd(Stack& stack) {
   const bool output_final_state = pop(stack).toBool();
   const DeltaRuleOptions options = pop_options(stack);
-  const auto inputs = to_list(pop_inputs(stack));
-  const variable_list outputs = DeltaRuleFunction::apply(at::TensorList(inputs), options, output_final_state);
+  const GivenInputs given(pop_inputs(stack));
+  const variable_list outputs =
+      DeltaRuleFunction::apply(at::TensorList(given.tensors), given.slots, options, output_final_state);
   push(stack, outputs[0], outputs[1]);
 }
 
