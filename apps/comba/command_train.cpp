@@ -34,8 +34,6 @@ Examples:
 
 struct TrainFlags {
   RunConfigFlags config;
-  std::filesystem::path data;
-  std::filesystem::path output;
   bool resume = false;
 };
 
@@ -92,7 +90,7 @@ class TrainDisplay : public training::TrainObserver {
 
 void run_train(const TrainFlags& flags) {
   RunConfig config(flags.config);
-  const TrainSettings settings = read_train_settings(config, flags.data, flags.output);
+  const TrainSettings settings = read_train_settings(config);
   if (flags.config.print) {
     fmt::print("{}", config.to_toml());
     return;
@@ -116,8 +114,8 @@ void register_train(CLI::App& program) {
   auto flags = std::make_shared<TrainFlags>();
   CLI::App* command = program.add_subcommand("train", "Train a language model")->footer(kTrainDetails);
   add_run_config_flags(*command, flags->config);
-  command->add_option("--data", flags->data, "Data set of `comba data pack`")->type_name("DIR");
-  command->add_option("--out", flags->output, "Directory of the run")->type_name("DIR");
+  add_directory_flag(*command, flags->config, "--data", "data.path", "Data set of `comba data pack`");
+  add_directory_flag(*command, flags->config, "--out", "output.path", "Directory of the run");
   command->add_flag("--resume", flags->resume, "Go on from the newest checkpoint of --out");
   command->callback([flags] { run_train(*flags); });
 }

@@ -2,7 +2,6 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <sstream>
 
@@ -15,11 +14,17 @@ namespace {
 
 constexpr auto kUsage = ErrorCode::invalid_argument;
 
-template <class Value>
-std::string toml_text(const Value& value) {
-  std::ostringstream text;
-  text << value;
-  return text.str();
+/// A value as the right-hand side of a key. JSON's texts, numbers and truth values are TOML's too; toml++ itself would
+/// print 0.1 as 0.10000000000000001.
+std::string toml_text(const nlohmann::ordered_json& value) {
+  if (!value.is_structured()) return value.dump();
+  std::string text;
+  for (const auto& [name, member] : value.items()) {
+    if (member.is_null()) continue;  // TOML says it by leaving the key out
+    text += text.empty() ? "" : ", ";
+    text += value.is_object() ? name + " = " + toml_text(member) : toml_text(member);
+  }
+  return value.is_object() ? "{" + text + "}" : "[" + text + "]";
 }
 
 /// "run.toml, line 3", or the assignment itself.
@@ -40,16 +45,6 @@ void merge(toml::table& settings, toml::table&& changes) {
   }
 }
 
-/// The node as the right-hand side of a key.
-std::string inline_text(const toml::node& node) {
-  if (const toml::table* table = node.as_table()) {
-    toml::table copy = *table;
-    copy.is_inline(true);
-    return toml_text(copy);
-  }
-  return node.visit([](const auto& value) { return toml_text(value); });
-}
-
 nlohmann::ordered_json to_json(const toml::node& node) {
   std::ostringstream text;
   text << toml::json_formatter(node);
@@ -65,6 +60,12 @@ void add_run_config_flags(CLI::App& command, RunConfigFlags& flags) {
       ->take_all()
       ->allow_extra_args(false);
   command.add_flag("--print-config", flags.print, "Print the settings in force as TOML, and end");
+}
+
+void add_directory_flag(CLI::App& command, RunConfigFlags& flags, const std::string& flag, const std::string& key,
+                        const std::string& description) {
+  const auto assign = [&flags, key](const std::string& path) { flags.assignments.push_back(concat(key, '=', path)); };
+  command.add_option_function<std::string>(flag, assign, description)->type_name("DIR");
 }
 
 RunConfig::RunConfig(const RunConfigFlags& flags) {
@@ -94,7 +95,7 @@ void RunConfig::assign(const std::string& assignment) {
     change = parse(value);
   } catch (const toml::parse_error&) {
     try {
-      change = parse(toml_text(toml::value(value)));  // a text without quotes
+      change = parse(toml_text(value));  // a text without quotes
     } catch (const toml::parse_error& error) {
       throw Error(kUsage, concat("[config] ", place, ": ", error.description()));
     }
@@ -105,9 +106,10 @@ void RunConfig::assign(const std::string& assignment) {
 
 const toml::node* RunConfig::find(const std::string& key) const { return settings_.at_path(key).node(); }
 
-void RunConfig::declare(const std::string& key, std::string toml_text) {
+void RunConfig::declare(const std::string& key, nlohmann::ordered_json value) {
   const std::size_t dot = key.find('.');
-  declared_.push_back({key.substr(0, dot), key.substr(dot + 1), std::move(toml_text)});
+  in_force_[key.substr(0, dot)][key.substr(dot + 1)] = std::move(value);
+  declared_.push_back(key);
 }
 
 void RunConfig::reject(const std::string& key, const toml::node& node, const char* expected) const {
@@ -125,7 +127,7 @@ void RunConfig::read_scalar(const std::string& key, T& value, const char* expect
     if (!found) reject(key, *node, expected);
     value = *found;
   }
-  declare(key, toml_text(toml::value(value)));
+  declare(key, value);
 }
 
 void RunConfig::read(const std::string& key, std::int64_t& value) { read_scalar(key, value, "a whole number"); }
@@ -138,7 +140,7 @@ void RunConfig::read(const std::string& key, std::string& value) {
   // On a command line 2024 and true are texts too, where a text is wanted.
   if (node != nullptr && typed != assigned_.end() && !node->is_string()) {
     value = typed->second;
-    declare(key, toml_text(toml::value(value)));
+    declare(key, value);
     return;
   }
   read_scalar(key, value, "a text in quotes");
@@ -154,44 +156,38 @@ nlohmann::ordered_json RunConfig::read_section(const std::string& section) {
   nlohmann::ordered_json result = nlohmann::ordered_json::object();
   const toml::table* table = settings_[section].as_table();
   if (table == nullptr) return result;
-  for (auto&& [key, node] : *table) {
-    const std::string name(key.str());
-    const bool declared = std::any_of(declared_.begin(), declared_.end(), [&](const Entry& entry) {
-      return entry.section == section && entry.name == name;
-    });
-    if (declared) continue;
-    result[name] = to_json(node);
-    declare(section + "." + name, inline_text(node));
+  for (auto&& [name, node] : *table) {
+    const std::string key = concat(section, '.', name.str());
+    if (std::find(declared_.begin(), declared_.end(), key) != declared_.end()) continue;
+    result[std::string(name.str())] = to_json(node);
+    declare(key, to_json(node));
   }
   return result;
 }
 
+void RunConfig::set_section(const std::string& section, nlohmann::ordered_json values) {
+  in_force_[section] = std::move(values);
+}
+
 void RunConfig::finish() const {
-  std::vector<std::string> known;
-  for (const Entry& entry : declared_) known.push_back(entry.section + "." + entry.name);
   for (auto&& [section, node] : settings_) {
     const std::string section_name(section.str());
     const toml::table* table = node.as_table();
-    if (table == nullptr) reject(section_name, node, "in a section, as in [train]");
-    for (auto&& [key, value] : *table) {
-      const std::string name = section_name + "." + std::string(key.str());
-      require(std::find(known.begin(), known.end(), name) != known.end(), kUsage, "[config] there is no key ", name,
-              " (", place_of(value.source()), "); the nearest is ", nearest_name(name, known));
+    if (table == nullptr) reject(section_name, node, "a section, as [train] is");
+    for (auto&& [name, value] : *table) {
+      const std::string key = concat(section_name, '.', name.str());
+      require(std::find(declared_.begin(), declared_.end(), key) != declared_.end(), kUsage,
+              "[config] there is no key ", key, " (", place_of(value.source()), "); the nearest is ",
+              nearest_name(key, declared_));
     }
   }
 }
 
 std::string RunConfig::to_toml() const {
-  std::vector<std::string> sections;
-  for (const Entry& entry : declared_) {
-    if (std::find(sections.begin(), sections.end(), entry.section) == sections.end()) sections.push_back(entry.section);
-  }
   std::string text;
-  for (const std::string& section : sections) {
+  for (const auto& [section, values] : in_force_.items()) {
     text += concat(text.empty() ? "" : "\n", '[', section, "]\n");
-    for (const Entry& entry : declared_) {
-      if (entry.section == section) text += concat(entry.name, " = ", entry.value, '\n');
-    }
+    for (const auto& [name, value] : values.items()) text += concat(name, " = ", toml_text(value), '\n');
   }
   return text;
 }

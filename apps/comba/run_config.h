@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
-#include <nlohmann/json_fwd.hpp>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
@@ -23,6 +23,10 @@ struct RunConfigFlags {
 
 void add_run_config_flags(CLI::App& command, RunConfigFlags& flags);
 
+/// Adds a flag that is a shorter way to say `--set key=DIR`.
+void add_directory_flag(CLI::App& command, RunConfigFlags& flags, const std::string& flag, const std::string& key,
+                        const std::string& description);
+
 /// Settings of a run: a TOML file of sections with keys, changed by assignments, over defaults of the program.
 /// Each read() declares one key; after all of them finish() refuses what nobody declared. Every error is
 /// invalid_argument and names the key, the value and where it stands, except that a file that cannot be read is io.
@@ -39,6 +43,8 @@ class RunConfig {
 
   /// Declares all keys of a section that are not declared yet, whatever they are, and returns those that are set.
   nlohmann::ordered_json read_section(const std::string& section);
+  /// What is in force of such a section in the end, for to_toml().
+  void set_section(const std::string& section, nlohmann::ordered_json values);
 
   /// Throws for a key that was set but not declared, naming the nearest declared one.
   void finish() const;
@@ -47,20 +53,17 @@ class RunConfig {
   std::string to_toml() const;
 
  private:
-  struct Entry {
-    std::string section, name, value;  // value as TOML text
-  };
-
   void assign(const std::string& assignment);
   const toml::node* find(const std::string& key) const;
-  void declare(const std::string& key, std::string toml_text);
+  void declare(const std::string& key, nlohmann::ordered_json value);
   [[noreturn]] void reject(const std::string& key, const toml::node& node, const char* expected) const;
   template <class T>
   void read_scalar(const std::string& key, T& value, const char* expected);
 
   toml::table settings_;
   std::map<std::string, std::string> assigned_;  // right-hand sides of assignments as typed, by key
-  std::vector<Entry> declared_;
+  std::vector<std::string> declared_;            // keys
+  nlohmann::ordered_json in_force_;              // by section and name
 };
 
 }  // namespace comba::cli

@@ -9,37 +9,41 @@
 namespace comba::cli {
 namespace {
 
-/// The keys of [model] over those of its `file`, or else over the program's defaults.
+/// The keys of [model] over those of its `file`. Without a file they describe a Comba model of the paper's convention,
+/// as far as they say nothing else.
 models::ModelConfig read_model(RunConfig& config) {
   std::filesystem::path file;
   config.read("model.file", file);
-  const std::string base_text = file.empty() ? models::to_json(models::ModelConfig{}) : read_file(file);
-  auto json = nlohmann::ordered_json::parse(base_text, nullptr, /*allow_exceptions=*/false);
+  const nlohmann::ordered_json changes = config.read_section("model");
+  require(!file.empty() || !changes.empty(), ErrorCode::invalid_argument,
+          "[train] needs a model: model.file or keys of config.json in [model] of the run file (--config FILE)");
+  nlohmann::ordered_json json = {{"model_type", "comba"}};
+  if (!file.empty()) json = nlohmann::ordered_json::parse(read_file(file), nullptr, /*allow_exceptions=*/false);
   require(json.is_object(), ErrorCode::invalid_argument, "[config] model.file must hold a JSON object; got ",
           file.string());
-  json.update(config.read_section("model"));
-  return models::parse_model_config(json.dump());
+  json.update(changes);
+  if (file.empty() && json["model_type"] == "comba") json.emplace("comba_convention", "paper");
+  models::ModelConfig model = models::parse_model_config(json.dump());
+  config.set_section("model", nlohmann::ordered_json::parse(models::to_json(model)));
+  return model;
 }
 
-void read_path(RunConfig& config, const char* key, const char* flag, const std::filesystem::path& given,
-               std::filesystem::path& path) {
+void read_path(RunConfig& config, const char* key, const char* flag, std::filesystem::path& path) {
   config.read(key, path);
-  if (!given.empty()) path = given;
   require(!path.empty(), ErrorCode::invalid_argument, "[train] needs ", flag, " DIR, or ", key, " in the run file");
 }
 
 }  // namespace
 
-TrainSettings read_train_settings(RunConfig& config, const std::filesystem::path& data,
-                                  const std::filesystem::path& output) {
+TrainSettings read_train_settings(RunConfig& config) {
   TrainSettings settings;
   settings.model = read_model(config);
-  read_path(config, "data.path", "--data", data, settings.data);
+  read_path(config, "data.path", "--data", settings.data);
   training::for_each_field(settings.train, [&](const char* name, auto& value, training::Effect) {
     config.read(std::string("train.") + name, value);
   });
   config.read("train.threads", settings.threads);
-  read_path(config, "output.path", "--out", output, settings.output);
+  read_path(config, "output.path", "--out", settings.output);
   config.finish();
   training::validate(settings.train);
   require(settings.threads >= 0, ErrorCode::invalid_argument, "[train] threads must be at least 0; got ",

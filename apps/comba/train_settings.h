@@ -18,9 +18,8 @@ struct TrainSettings {
   std::filesystem::path output;  ///< [output]  path
 };
 
-/// Reads the sections and refuses whatever else `config` holds. `data` and `output`, when not empty, stand in for the
-/// keys of their sections. Throws Error(invalid_argument) naming the key; io for a model file that cannot be read.
-TrainSettings read_train_settings(RunConfig& config, const std::filesystem::path& data,
-                                  const std::filesystem::path& output);
+/// Reads the sections and refuses whatever else `config` holds. Throws Error(invalid_argument) naming the key; io for a
+/// model file that cannot be read.
+TrainSettings read_train_settings(RunConfig& config);
 
 }  // namespace comba::cli
