@@ -5,35 +5,48 @@ import subprocess
 
 import pytest
 
+from apps.program import Program
+
 
 def subcommands(help_text: str) -> list[str]:
     section = re.search(r"^Subcommands:\n((?:  .*\n)+)", help_text, re.MULTILINE)
     return re.findall(r"^  ([a-z]+) ", section.group(1), re.MULTILINE) if section else []
 
 
-def all_commands(comba, *prefix: str) -> list[tuple[str, ...]]:
-    commands = [prefix]
-    for name in subcommands(comba.succeed(*prefix, "--help")):
-        commands += all_commands(comba, *prefix, name)
-    return commands
+@pytest.fixture(scope="module")
+def help_texts(comba_program, tmp_path_factory) -> dict[tuple[str, ...], str]:
+    """What --help says, of every command there is."""
+    program = Program(comba_program, tmp_path_factory.mktemp("help"))
+    texts, commands = {}, [()]
+    while commands:
+        command = commands.pop()
+        texts[command] = program.succeed(*command, "--help")
+        commands += [(*command, name) for name in subcommands(texts[command])]
+    return texts
 
 
-def test_every_command_explains_itself_with_examples_that_parse(comba):
-    commands = all_commands(comba)
-    assert {("data", "pack"), ("train",), ("eval",), ("generate",), ("inspect", "model")} <= set(commands)
-    for command in commands:
-        text = comba.succeed(*command, "--help")
+def test_every_command_explains_itself_with_examples_of_its_own(help_texts):
+    assert {("data", "pack"), ("train",), ("eval",), ("generate",), ("inspect", "model")} <= set(help_texts)
+    for command, text in help_texts.items():
         examples = re.findall(r"^  (?:COMBA_\w+=\S+ )?comba (.*)$", text.split("Examples:")[-1], re.MULTILINE)
         assert examples, f"{command} has no example"
         for example in examples:
-            named = tuple(example.split()[: len(command)])
-            assert named == command, f"{command} shows {example}"
+            assert tuple(example.split()[: len(command)]) == command, f"{command} shows {example}"
 
 
-def test_help_fits_a_terminal(comba):
-    for command in all_commands(comba):
-        for line in comba.succeed(*command, "--help").splitlines():
+def test_help_fits_a_terminal(help_texts):
+    for text in help_texts.values():
+        for line in text.splitlines():
             assert len(line) <= 120, line
+
+
+def test_flags_of_examples_exist(help_texts):
+    for text in help_texts.values():
+        for example in re.findall(r"^  (?:COMBA_\w+=\S+ )?comba (.*)$", text, re.MULTILINE):
+            words = example.split(" > ")[0].split()
+            command = max((c for c in help_texts if tuple(words[: len(c)]) == c), key=len)
+            for flag in re.findall(r"(?<=\s)--[a-z-]+", example):
+                assert re.search(rf"^  (-\w,)?{flag}\b", help_texts[command], re.MULTILINE), f"comba {example}: {flag}"
 
 
 @pytest.mark.parametrize("group", [[], ["data"], ["inspect"]])
