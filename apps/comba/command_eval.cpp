@@ -6,7 +6,6 @@
 #include <chrono>
 #include <cstdint>
 #include <filesystem>
-#include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -108,16 +107,19 @@ void register_eval(CLI::App& program) {
       ->required()
       ->type_name("DIR");
   command->add_option("--data", flags->data, "Data set of `comba data pack`")->required()->type_name("DIR");
-  const std::map<std::string, data::Split> splits = {{"train", data::Split::train}, {"heldout", data::Split::heldout}};
-  command->add_option("--split", flags->split, "heldout (default) or train")
-      ->transform(CLI::CheckedTransformer(splits).description(""))
-      ->type_name("NAME");
+  const auto split = std::make_shared<std::string>("heldout");
+  command->add_option("--split", *split, "What to score: heldout (default) or train")
+      ->check(CLI::IsMember({"heldout", "train"}).description(""))
+      ->type_name("heldout|train");
   command->add_flag("--untrained", flags->untrained, "Score the model as it was before its first step");
   command->add_flag("--json", flags->json, "Print one JSON object");
   command->add_option("--threads", flags->threads, "Threads; 0: as many as LibTorch takes by itself")
       ->check(CLI::NonNegativeNumber.description(""))
       ->type_name("N");
-  command->callback([flags] { run_eval(*flags); });
+  command->callback([flags, split] {
+    flags->split = *split == "train" ? data::Split::train : data::Split::heldout;
+    run_eval(*flags);
+  });
 }
 
 }  // namespace comba::cli
