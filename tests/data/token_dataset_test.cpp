@@ -201,6 +201,30 @@ TEST_F(TokenDatasetTest, RefusesPathsWithoutEnd) {
   expect_refusal("train.documents");
 }
 
+// Each of these changes agrees with all the file sizes; only the documents themselves tell that it is wrong.
+TEST_F(TokenDatasetTest, RefusesDocumentsThatReachBeyondTheTokens) {
+  change("train.tokens", [](std::string& bytes) { bytes.resize(2 * 19); });
+  replace_in_index("\"tokens\": 20", "\"tokens\": 19");
+  expect_refusal("must cover 19 tokens of 17 bytes; got 20 tokens of 17 bytes");
+}
+
+TEST_F(TokenDatasetTest, RefusesPathsWithoutDocument) {
+  change("train.paths", [](std::string& bytes) { bytes += std::string("e.txt\0", 6); });
+  replace_in_index("\"path_bytes\": 18", "\"path_bytes\": 24");
+  expect_refusal("train.documents' must cover");
+}
+
+TEST_F(TokenDatasetTest, RefusesEmptyDocuments) {
+  const std::uint64_t record[] = {20, 0, 18};
+  change("train.tokens", [](std::string& bytes) { bytes += std::string("\0\1", 2); });
+  change("train.documents", [&](std::string& bytes) { bytes.append(reinterpret_cast<const char*>(record), 24); });
+  change("train.paths", [](std::string& bytes) { bytes += std::string("e.txt\0", 6); });
+  replace_in_index("\"path_bytes\": 18", "\"path_bytes\": 24");
+  replace_in_index("\"tokens\": 20", "\"tokens\": 21");
+  replace_in_index("\"documents\": 3", "\"documents\": 4");
+  expect_refusal("document 3 must follow the one before it; got first token 20, 0 bytes");
+}
+
 TEST_F(TokenDatasetTest, RefusesIdsBeyondTheVocabulary) {
   change("train.tokens", [](std::string& bytes) { bytes[2 * 7 + 1] = 1, bytes[2 * 7] = 1; });  // token 7 becomes 257
   const TokenDataset dataset = open();
