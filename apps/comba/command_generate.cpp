@@ -45,6 +45,7 @@ void print_now(const std::string& text) {
 }
 
 void run_generate(GenerateFlags flags) {
+  const generation::TokenSampler check(flags.options.sampling);  // complains before anything is read or printed
   if (flags.threads > 0) at::set_num_threads(flags.threads);
   const std::filesystem::path directory = training::find_model_directory(flags.model);
   const data::Tokenizer tokenizer = training::load_tokenizer(directory);

@@ -3,6 +3,7 @@
 
 #include <ATen/Parallel.h>
 
+#include <algorithm>
 #include <chrono>
 #include <filesystem>
 #include <memory>
@@ -58,13 +59,14 @@ class TrainDisplay : public training::TrainObserver {
   void on_step(const training::StepReport& report) override {
     const double seconds = std::chrono::duration<double>(Clock::now() - start_).count();
     const auto steps_made = static_cast<double>(report.step - first_step_);
-    const double remaining = seconds / steps_made * static_cast<double>(num_steps_ - report.step);
+    const auto steps_left = static_cast<double>(num_steps_ - report.step);
+    smooth_loss_ += (report.loss - smooth_loss_) / std::min(steps_made, kSmoothedSteps);
     const std::string text = fmt::format(
-        "step {}/{}  loss {:.4f}  {:.3f} bits/byte  {} tokens/s  {} left", report.step, num_steps_, report.loss,
-        report.loss / std::numbers::ln2 * tokens_per_byte_,
+        "step {}/{}  loss {:.4f}  {:.3f} bits/byte  {} tokens/s  {}", report.step, num_steps_, smooth_loss_,
+        smooth_loss_ / std::numbers::ln2 * tokens_per_byte_,
         format_count(static_cast<std::int64_t>(steps_made * static_cast<double>(tokens_per_step_) / seconds)),
-        format_duration(remaining));
-    report.step == num_steps_ ? progress_.finish(text) : progress_.update(text);
+        steps_left > 0 ? format_duration(seconds / steps_made * steps_left) + " left" : format_duration(seconds));
+    steps_left > 0 ? progress_.update(text) : progress_.finish(text);
   }
 
   void on_evaluation(std::int64_t step, const evaluation::EvaluationResult& heldout) override {
@@ -80,10 +82,13 @@ class TrainDisplay : public training::TrainObserver {
  private:
   using Clock = std::chrono::steady_clock;
 
+  static constexpr double kSmoothedSteps = 50;  // the loss of one small batch says little
+
   std::int64_t num_steps_;
   std::int64_t tokens_per_step_;
   double tokens_per_byte_;
   std::int64_t first_step_ = 0;
+  double smooth_loss_ = 0;
   Clock::time_point start_;
   ProgressLine progress_;
 };
