@@ -1,5 +1,3 @@
-#include <mutex>
-
 #include "base/message.h"
 #include "comba/delta_rule.h"
 #include "libtorch/delta_rule_call.h"
@@ -13,11 +11,6 @@ namespace {
 using torch::jit::pop;
 using torch::jit::push;
 using torch::jit::Stack;
-
-void use_torch_threads_once() {
-  static std::once_flag once;
-  std::call_once(once, use_torch_threads);
-}
 
 /// The operator wants stride 1 in the last dimension of its 4-dimensional arguments.
 DeltaRuleTensors with_unit_strides(DeltaRuleTensors inputs) {
@@ -148,6 +141,8 @@ void delta_rule_decode_step_cpu(Stack& stack) {
       .o = mutable_view("o", o),
   };
   delta_rule_decode_step(args, ScratchMemory(workspace_bytes(args)).workspace());
+  // Lets autograd see that a tensor it may have saved has changed.
+  if (!state.is_inference()) state.unsafeGetTensorImpl()->bump_version();
   push(stack, o);
 }
 

@@ -63,10 +63,6 @@ TORCH_LIBRARY_IMPL(comba, Autograd, library) {
   library.impl("delta_rule_decode_step", torch::autograd::autogradNotImplementedFallback());
 }
 
-TORCH_LIBRARY_IMPL(comba, ADInplaceOrView, library) {
-  library.impl("delta_rule_decode_step", torch::autograd::autogradNotImplementedInplaceOrViewFallback());
-}
-
 c10::OperatorHandle find_operator(const char* name) { return c10::Dispatcher::singleton().findSchemaOrThrow(name, ""); }
 
 }  // namespace

@@ -2,11 +2,15 @@
 
 #include <torch/torch.h>
 
+#include "operators/rms_norm/rms_norm.h"
+
 namespace comba::nn {
 
-/// y = weight x / sqrt(mean(x^2) + eps), means over the last dimension, in fp32 for 16-bit x.
-/// x [..., D], weight [D] -> [..., D] in the dtype of x
-at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps);
+/// y = weight x / sqrt(mean(x^2) + eps) f(gate), means over the last dimension, in fp32 for 16-bit x.
+/// f is sigmoid (Comba) or silu (Gated DeltaNet); without a gate (undefined) it is 1.
+/// x, gate [..., D], weight [D] -> [..., D] in the dtype of x
+at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps, const at::Tensor& gate = {},
+                    GateFunction function = GateFunction::sigmoid);
 
 /// Parameter: weight [D].
 class RMSNorm : public torch::nn::Module {
@@ -19,6 +23,23 @@ class RMSNorm : public torch::nn::Module {
  private:
   at::Tensor weight_;
   double eps_;
+};
+
+/// The norm at the end of a mixer, over each head's values.  Parameter: weight [V], shared by the heads.
+class GatedRMSNorm : public torch::nn::Module {
+ public:
+  GatedRMSNorm(int64_t dim, double eps, GateFunction function, const at::TensorOptions& options)
+      : weight_(register_parameter("weight", at::empty({dim}, options))), eps_(eps), function_(function) {}
+
+  /// gate: undefined for the norm alone.
+  at::Tensor forward(const at::Tensor& x, const at::Tensor& gate) {
+    return rms_norm(x, weight_, eps_, gate, function_);
+  }
+
+ private:
+  at::Tensor weight_;
+  double eps_;
+  GateFunction function_;
 };
 
 }  // namespace comba::nn

@@ -3,9 +3,9 @@
 #include <memory>
 
 #include "comba/delta_rule.h"
-#include "nn/gated_rms_norm.h"
 #include "nn/linear.h"
 #include "nn/mixers/mixer.h"
+#include "nn/rms_norm.h"
 #include "nn/short_convolution.h"
 
 namespace comba::nn {
@@ -19,7 +19,7 @@ struct CombaOptions {
   int64_t conv_size = 4;    ///< W
   double norm_eps = 1e-5;
   DeltaRuleOptions delta_rule;
-  Gate gate_function = Gate::sigmoid;
+  GateFunction gate_function = GateFunction::sigmoid;
   bool use_short_conv = true;         ///< false: SiLU alone
   bool use_output_gate = true;        ///< false: norm alone
   bool use_output_correction = true;  ///< q - d k; false: no parameter D

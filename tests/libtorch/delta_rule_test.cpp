@@ -1,0 +1,243 @@
+#include "libtorch/delta_rule.h"
+
+#include <gmock/gmock.h>
+#include <torch/torch.h>
+
+#include "comba/error.h"
+#include "support/delta_rule_recurrence.h"
+#include "support/tensor_compare.h"
+
+namespace comba {
+namespace {
+
+using test::close;
+using testing::HasSubstr;
+using testing::Property;
+using testing::ThrowsMessage;
+
+constexpr int64_t B = 2, T = 70, H = 2, HV = 4, K = 12, V = 8;
+
+/// Inputs of every kind that go together: scalar b and d, logits and fused gates, an initial state.
+DeltaRuleTensors random_inputs() {
+  torch::manual_seed(1);
+  return {
+      .q = at::randn({B, T, H, K}),
+      .k = at::randn({B, T, H, K}),
+      .v = at::randn({B, T, HV, V}),
+      .p = {},
+      .b = at::rand({H}),
+      .d = at::randn({H}),
+      .beta = {},
+      .beta_logit = at::randn({B, T, HV}),
+      .g = {},
+      .a = at::randn({B, T, HV}) - 3,
+      .A_log = at::randn({HV}),
+      .dt_bias = at::randn({HV}),
+      .initial_state = at::randn({B, HV, K, V}),
+      .cu_seqlens = {},
+  };
+}
+
+const std::vector<std::pair<std::string, at::Tensor DeltaRuleTensors::*>> kDifferentiable = {
+    {"q", &DeltaRuleTensors::q},
+    {"k", &DeltaRuleTensors::k},
+    {"v", &DeltaRuleTensors::v},
+    {"p", &DeltaRuleTensors::p},
+    {"b", &DeltaRuleTensors::b},
+    {"d", &DeltaRuleTensors::d},
+    {"beta", &DeltaRuleTensors::beta},
+    {"beta_logit", &DeltaRuleTensors::beta_logit},
+    {"g", &DeltaRuleTensors::g},
+    {"a", &DeltaRuleTensors::a},
+    {"A_log", &DeltaRuleTensors::A_log},
+    {"dt_bias", &DeltaRuleTensors::dt_bias},
+    {"initial_state", &DeltaRuleTensors::initial_state},
+};
+
+DeltaRuleTensors as_leaves(const DeltaRuleTensors& inputs, at::ScalarType dtype) {
+  DeltaRuleTensors leaves = inputs;
+  for (const auto& [name, input] : kDifferentiable) {
+    if ((inputs.*input).defined()) leaves.*input = (inputs.*input).detach().to(dtype).clone().requires_grad_(true);
+  }
+  return leaves;
+}
+
+/// Outputs and all gradients against autograd through the recurrence in double.
+void expect_agreement(const DeltaRuleTensors& inputs, const DeltaRuleOptions& options) {
+  const DeltaRuleTensors x = as_leaves(inputs, at::kFloat);
+  const DeltaRuleTensors reference = as_leaves(inputs, at::kDouble);
+  const DeltaRuleOutput output = delta_rule(x, options, /*output_final_state=*/true);
+  const DeltaRuleOutput expected = test::delta_rule_recurrence(reference, options);
+  EXPECT_TRUE(close(output.o, expected.o, 1e-5, "o"));
+  EXPECT_TRUE(close(output.final_state, expected.final_state, 1e-5, "final_state"));
+
+  const at::Tensor d_o = at::randn_like(output.o), d_final_state = at::randn_like(output.final_state);
+  torch::autograd::backward({output.o, output.final_state}, {d_o, d_final_state});
+  torch::autograd::backward({expected.o, expected.final_state}, {d_o.to(at::kDouble), d_final_state.to(at::kDouble)});
+  for (const auto& [name, input] : kDifferentiable) {
+    if (!(x.*input).defined()) continue;
+    const bool of_decay = name == "g" || name == "a" || name == "A_log" || name == "dt_bias";
+    EXPECT_TRUE(close((x.*input).grad(), (reference.*input).grad(), of_decay ? 1e-3 : 1e-4, "d" + name));
+  }
+}
+
+TEST(DeltaRule, GradientsAgreeWithTheRecurrence) {
+  for (Rule rule : {Rule::comba, Rule::gated_delta}) {
+    for (Convention convention : {Convention::paper, Convention::fla}) {
+      SCOPED_TRACE(testing::Message() << "rule " << static_cast<int>(rule) << " convention "
+                                      << static_cast<int>(convention));
+      expect_agreement(random_inputs(), {.rule = rule, .convention = convention});
+    }
+  }
+}
+
+TEST(DeltaRule, GradientsOfWholeFeedbackAndPlainGatesAgreeWithTheRecurrence) {
+  DeltaRuleTensors inputs = random_inputs();
+  inputs.b = inputs.beta_logit = inputs.a = inputs.A_log = inputs.dt_bias = at::Tensor();
+  inputs.p = at::randn({B, T, H, K});
+  inputs.beta = at::rand({B, T, HV});
+  inputs.g = -at::rand({B, T, HV});
+  expect_agreement(inputs, {.convention = Convention::fla, .scale = 0.5f});
+}
+
+TEST(DeltaRule, TakesAnyStrides) {
+  DeltaRuleTensors inputs = random_inputs();
+  inputs.q = at::randn({B, K, H, T}).transpose(1, 3);
+  inputs.v = at::randn({V, HV, T, B}).permute({3, 2, 1, 0});
+  inputs.initial_state = at::randn({B, HV, V, K}).transpose(2, 3);
+  DeltaRuleTensors dense = inputs;
+  for (auto input : {&DeltaRuleTensors::q, &DeltaRuleTensors::v, &DeltaRuleTensors::initial_state}) {
+    dense.*input = (inputs.*input).contiguous();
+  }
+  EXPECT_TRUE(at::equal(delta_rule(inputs).o, delta_rule(dense).o));
+}
+
+TEST(DeltaRule, ASumsGradientHasStrideZero) {
+  const DeltaRuleTensors x = as_leaves(random_inputs(), at::kFloat), y = as_leaves(random_inputs(), at::kFloat);
+  delta_rule(x).o.sum().backward();
+  const at::Tensor o = delta_rule(y).o;
+  o.backward(at::ones_like(o));
+  EXPECT_TRUE(at::equal(x.k.grad(), y.k.grad()));
+}
+
+TEST(DeltaRule, GivesGradientsOnlyToWhoAsks) {
+  DeltaRuleTensors inputs = random_inputs();
+  inputs.k.requires_grad_(true);
+  delta_rule(inputs).o.sum().backward();
+  EXPECT_TRUE(inputs.k.grad().defined());
+  EXPECT_FALSE(inputs.q.grad().defined());
+  EXPECT_FALSE(inputs.A_log.grad().defined());
+}
+
+TEST(DeltaRule, TheFinalStateAloneHasGradients) {
+  const DeltaRuleTensors x = as_leaves(random_inputs(), at::kFloat);
+  delta_rule(x, {}, /*output_final_state=*/true).final_state.sum().backward();
+  EXPECT_GT(x.v.grad().abs().sum().item<double>(), 0);
+  EXPECT_EQ(x.q.grad().abs().sum().item<double>(), 0);
+}
+
+TEST(DeltaRule, NoGradMeansNoGraph) {
+  const DeltaRuleTensors x = as_leaves(random_inputs(), at::kFloat);
+  const torch::NoGradGuard no_grad;
+  EXPECT_FALSE(delta_rule(x).o.requires_grad());
+}
+
+TEST(DeltaRule, RefusesASecondDerivative) {
+  const DeltaRuleTensors x = as_leaves(random_inputs(), at::kFloat);
+  const auto gradient = torch::autograd::grad({delta_rule(x).o.square().sum()}, {x.k}, /*grad_outputs=*/{},
+                                              /*retain_graph=*/true, /*create_graph=*/true)[0];
+  EXPECT_THAT([&] { gradient.sum().backward(); }, ThrowsMessage<c10::Error>(HasSubstr("comba::delta_rule_backward")));
+}
+
+TEST(DeltaRule, PackedSequencesHaveTheirOwnStates) {
+  DeltaRuleTensors packed = random_inputs();
+  for (const auto& [name, input] : kDifferentiable) {
+    if ((packed.*input).defined() && (packed.*input).dim() > 2 && name != "initial_state") {
+      packed.*input = (packed.*input).narrow(0, 0, 1);
+    }
+  }
+  packed.initial_state = at::randn({3, HV, K, V});
+  packed.cu_seqlens = at::tensor({0, 15, 15, static_cast<int>(T)}, at::kInt);
+  const DeltaRuleOutput output = delta_rule(packed, {}, /*output_final_state=*/true);
+  EXPECT_EQ(output.final_state.sizes(), (std::vector<int64_t>{3, HV, K, V}));
+  EXPECT_TRUE(at::equal(output.final_state[1], packed.initial_state[1]));
+}
+
+TEST(DeltaRuleDecodeStep, AdvancesTheStateInPlace) {
+  DeltaRuleTensors inputs = random_inputs();
+  const DeltaRuleOutput whole = delta_rule(inputs, {}, /*output_final_state=*/true);
+  const at::Tensor state = inputs.initial_state.clone();
+  const auto version = state._version();
+  inputs.initial_state = at::Tensor();
+  const at::Tensor o = delta_rule_decode_step(inputs, state);
+  EXPECT_GT(state._version(), version);
+  EXPECT_TRUE(close(o, whole.o, 1e-5, "o"));
+  EXPECT_TRUE(close(state, whole.final_state, 1e-5, "state"));
+}
+
+TEST(DeltaRuleDecodeStep, HasNoGradient) {
+  DeltaRuleTensors inputs = random_inputs();
+  const at::Tensor state = inputs.initial_state.clone();
+  inputs.initial_state = at::Tensor();
+  inputs.v.requires_grad_(true);
+  const at::Tensor o = delta_rule_decode_step(inputs, state);
+  EXPECT_THAT([&] { o.sum().backward(); }, ThrowsMessage<c10::Error>(HasSubstr("comba::delta_rule_decode_step")));
+}
+
+TEST(DeltaRuleMeta, HasTheShapesAndDtypesOfTheRealThing) {
+  DeltaRuleTensors inputs = random_inputs();
+  for (auto input : {&DeltaRuleTensors::q, &DeltaRuleTensors::k, &DeltaRuleTensors::v}) {
+    inputs.*input = (inputs.*input).to(at::kBFloat16);
+  }
+  DeltaRuleTensors meta = inputs;
+  for (const auto& [name, input] : kDifferentiable) {
+    if ((meta.*input).defined()) meta.*input = (meta.*input).to(at::kMeta).requires_grad_(true);
+  }
+  const DeltaRuleOutput real = delta_rule(inputs, {}, true), shapes = delta_rule(meta, {}, true);
+  EXPECT_EQ(shapes.o.sizes(), real.o.sizes());
+  EXPECT_EQ(shapes.o.scalar_type(), at::kBFloat16);
+  EXPECT_EQ(shapes.final_state.sizes(), real.final_state.sizes());
+  EXPECT_EQ(shapes.final_state.scalar_type(), at::kFloat);
+  shapes.o.sum().backward();
+  for (const auto& [name, input] : kDifferentiable) {
+    if (!(meta.*input).defined()) continue;
+    EXPECT_EQ((meta.*input).grad().sizes(), (meta.*input).sizes()) << name;
+  }
+}
+
+TEST(DeltaRuleErrors, NameTheRuleTheValueAndTheTensor) {
+  const auto with = [](auto change) {
+    DeltaRuleTensors inputs = random_inputs();
+    change(inputs);
+    return [inputs] { delta_rule(inputs); };
+  };
+  EXPECT_THAT(with([](auto& x) {
+                x.q = at::randn({B, T, H, 300});
+              }),
+              ThrowsMessage<Error>(HasSubstr("head_dim_k must be in 1..256; got 300")));
+  EXPECT_THAT(with([](auto& x) { x.v = x.v.to(at::kDouble); }),
+              ThrowsMessage<Error>(HasSubstr("v must be f32, bf16, f16, i32 or i64; got Double")));
+  EXPECT_THAT(with([](auto& x) { x.k = x.k.to(at::kHalf); }), ThrowsMessage<Error>(HasSubstr("k must be f32")));
+  EXPECT_THAT(with([](auto& x) { x.b = at::tensor(0.5f); }),
+              ThrowsMessage<Error>(HasSubstr("b must have 1 to 4 dimensions; got 0")));
+  EXPECT_THAT(with([](auto& x) {
+                x.q = at::randn({T, H, K});
+              }),
+              ThrowsMessage<Error>(HasSubstr("q must be [B, T, H, K]")));
+  EXPECT_THAT(with([](auto& x) { x.beta_logit = at::Tensor(); }), ThrowsMessage<Error>(HasSubstr("beta")));
+}
+
+TEST(DeltaRuleErrors, NameAnUnknownRule) {
+  const auto op = c10::Dispatcher::singleton().findSchemaOrThrow("comba::delta_rule", "");
+  const DeltaRuleTensors x = random_inputs();
+  torch::jit::Stack stack = {x.q, x.k, x.v};
+  while (stack.size() < op.schema().arguments().size()) {
+    stack.push_back(op.schema().arguments()[stack.size()].default_value().value_or(c10::IValue()));
+  }
+  stack[*op.schema().argumentIndexWithName("rule")] = "delta";
+  EXPECT_THAT([&] { op.callBoxed(&stack); },
+              ThrowsMessage<Error>(HasSubstr("rule must be comba or gated_delta; got delta")));
+}
+
+}  // namespace
+}  // namespace comba
