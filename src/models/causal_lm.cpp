@@ -135,7 +135,7 @@ at::Tensor CausalLM::forward(const at::Tensor& input_ids, ModelState* state, con
   const nn::TokenSpan span{.cu_seqlens = cu_seqlens, .first_position = state == nullptr ? 0 : state->position};
   const at::Tensor hidden = backbone_->forward(input_ids, span, state);
   if (state != nullptr) state->position += input_ids.size(1);
-  return lm_head_ ? lm_head_->forward(hidden) : at::linear(hidden, backbone_->embedding_weight());
+  return lm_head_ ? lm_head_->forward(hidden) : nn::linear(hidden, backbone_->embedding_weight());
 }
 
 at::Tensor CausalLM::loss(const at::Tensor& input_ids, const at::Tensor& labels, const at::Tensor& cu_seqlens) {

@@ -4,8 +4,11 @@
 
 namespace comba::nn {
 
-/// y = x W^T (+ bias).  x [..., in] -> [..., out].  Parameters: weight [out, in], and bias [out] when asked for.
-/// The storage is not set: torch::nn::Linear would draw every weight only for it to be overwritten.
+/// y = x W^T (+ bias).  x [..., in], weight [out, in], bias [out] or undefined -> [..., out]
+at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias = {});
+
+/// Parameters: weight [out, in], and bias [out] when asked for.
+/// Their storage is not set: torch::nn::Linear would draw every weight only for it to be overwritten.
 class Linear : public torch::nn::Module {
  public:
   Linear(int64_t in, int64_t out, const at::TensorOptions& options, bool with_bias = false)
@@ -13,7 +16,7 @@ class Linear : public torch::nn::Module {
     if (with_bias) bias_ = register_parameter("bias", at::empty({out}, options));
   }
 
-  at::Tensor forward(const at::Tensor& x) { return at::linear(x, weight_, bias_); }
+  at::Tensor forward(const at::Tensor& x) { return linear(x, weight_, bias_); }
 
  private:
   at::Tensor weight_;

@@ -58,11 +58,10 @@ at::Tensor AttentionMixer::attend(const at::Tensor& q, const at::Tensor& k, cons
 
 at::Tensor AttentionMixer::attend_packed(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                          const at::Tensor& cu_seqlens) const {
-  const at::Tensor borders = cu_seqlens.to(at::kCPU, at::kLong);
+  const std::vector<int64_t> borders = sequence_borders(cu_seqlens, q.size(2));
   std::vector<at::Tensor> outputs;
-  for (int64_t n = 0; n + 1 < borders.numel(); ++n) {
-    const int64_t begin = borders[n].item<int64_t>();
-    const int64_t length = borders[n + 1].item<int64_t>() - begin;
+  for (size_t n = 0; n + 1 < borders.size(); ++n) {
+    const int64_t begin = borders[n], length = borders[n + 1] - begin;
     if (length == 0) continue;
     const auto sequence = [&](const at::Tensor& all) { return all.narrow(2, begin, length); };
     outputs.push_back(attend(sequence(q), sequence(k), sequence(v)));
