@@ -14,5 +14,6 @@ void register_train(CLI::App& program);
 void register_eval(CLI::App& program);
 void register_generate(CLI::App& program);
 void register_inspect(CLI::App& program);
+void register_logits(CLI::App& program);
 
 }  // namespace comba::cli
