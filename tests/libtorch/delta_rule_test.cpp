@@ -218,7 +218,7 @@ TEST(DeltaRuleErrors, NameTheRuleTheValueAndTheTensor) {
   EXPECT_THAT(with([](auto& x) { x.v = x.v.to(at::kDouble); }),
               ThrowsMessage<Error>(HasSubstr("v must be f32, bf16, f16, i32 or i64; got Double")));
   EXPECT_THAT(with([](auto& x) { x.k = x.k.to(at::kHalf); }), ThrowsMessage<Error>(HasSubstr("k must be f32")));
-  EXPECT_THAT(with([](auto& x) { x.b = at::tensor(0.5f); }),
+  EXPECT_THAT(with([](auto& x) { x.b = at::ones({}); }),
               ThrowsMessage<Error>(HasSubstr("b must have 1 to 4 dimensions; got 0")));
   EXPECT_THAT(with([](auto& x) {
                 x.q = at::randn({T, H, K});
