@@ -36,6 +36,7 @@ struct LogitsFlags {
 
 at::Tensor read_ids(const LogitsFlags& flags) {
   if (!flags.ids.empty()) return at::tensor(flags.ids, at::kLong).unsqueeze(0);
+  if (flags.input.empty()) throw Error(ErrorCode::invalid_argument, "[logits] needs tokens: --ids or --input");
   const auto tensors = models::read_safetensors(flags.input).tensors;
   const auto found = tensors.find("input_ids");
   if (found == tensors.end()) {
@@ -79,10 +80,13 @@ void register_logits(CLI::App& program) {
   command->add_option("--model", flags->model, "Model directory, or a run (its newest checkpoint)")
       ->required()
       ->type_name("DIR");
-  CLI::Option_group* source = command->add_option_group("tokens");
-  source->add_option("--ids", flags->ids, "Token ids")->delimiter(',')->type_name("ID,...");
-  source->add_option("--input", flags->input, "Safetensors file with input_ids [B, T]")->type_name("FILE");
-  source->require_option(1);
+  CLI::Option* ids = command->add_option("--ids", flags->ids, "Token ids")
+                         ->delimiter(',')
+                         ->type_name("ID,...")
+                         ->allow_extra_args(false);
+  command->add_option("--input", flags->input, "Safetensors file with input_ids [B, T]")
+      ->type_name("FILE")
+      ->excludes(ids);
   command->add_option("--top", flags->top, "How many of the likeliest tokens to print (default 5)")
       ->check(CLI::PositiveNumber.description(""))
       ->type_name("N");
