@@ -35,7 +35,7 @@ def test_printed_logits_name_the_likeliest_token(comba: Program):
     [
         (["--ids", "1,256"], "token ids must be from 0 to 255; got ids from 1 to 256"),
         (["--input", MODEL / "model.safetensors"], "must hold the tensor input_ids"),
-        (["--ids", "1", "--input", "x"], "--input excludes --ids"),
+        (["--ids", "1", "--input", "x"], "--ids excludes --input"),
         ([], "[logits] needs tokens: --ids or --input"),
     ],
 )
