@@ -1,5 +1,7 @@
 #include "nn/fused.h"
 
+#include <ATen/core/grad_mode.h>
+
 #include <algorithm>
 
 #include "base/message.h"

@@ -1,5 +1,7 @@
 #include "nn/swiglu.h"
 
+#include <torch/csrc/autograd/custom_function.h>
+
 #include "libtorch/threads.h"
 #include "nn/fused.h"
 #include "operators/swiglu/swiglu.h"

@@ -2,7 +2,7 @@
 
 #include <ATen/Parallel.h>
 #include <gmock/gmock.h>
-#include <torch/torch.h>
+#include <torch/utils.h>
 
 #include <cmath>
 

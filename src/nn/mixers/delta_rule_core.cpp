@@ -1,5 +1,7 @@
 #include "nn/mixers/delta_rule_core.h"
 
+#include <ATen/core/grad_mode.h>
+
 namespace comba::nn {
 namespace {
 
