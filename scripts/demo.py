@@ -6,12 +6,14 @@ library; or any other text: make demo TEXT=path. The same text, SEED and THREADS
 """
 
 import argparse
+import itertools
 import json
 import os
 import pathlib
 import re
 import shlex
 import signal
+import struct
 import subprocess
 import sys
 import sysconfig
@@ -77,9 +79,11 @@ def pack(arguments: list[object], data: pathlib.Path) -> None:
 
 
 def heldout_beginning(data: pathlib.Path) -> str:
-    """The first words of the held-out text, for a model to continue."""
+    """The first words of the first held-out document, for a model to continue."""
     with open(ROOT / data / "heldout.tokens", "rb") as tokens:
-        text = tokens.read(2 * 65)[2::2].decode("utf-8", errors="ignore")
+        ids = [id for (id,) in struct.iter_unpack("<H", tokens.read(2 * 65))][1:]  # behind its BOS
+    document = itertools.takewhile(lambda id: 0 < id < 256, ids)  # up to the next BOS; an argument cannot hold a NUL
+    text = bytes(document).decode("utf-8", errors="ignore")
     return text if " " not in text else text.rpartition(" ")[0]
 
 
