@@ -158,7 +158,7 @@ def demo(options: argparse.Namespace) -> None:
     levels = [f"--level={name}={compressors[key]}" for name, key in (("xz -9e", "xz"), ("zstd -19", "zstd"))]
     run(sys.executable, "-m", "comba.plot", model, "--out", picture, *levels, capture=True)
 
-    checkpoint = max(pathlib.Path(ROOT, model).glob("checkpoint-*")).relative_to(ROOT)
+    checkpoint = shown(max(pathlib.Path(ROOT, model).glob("checkpoint-*")))
     announce(f"done in {(time.monotonic() - start) / 60:.1f} minutes")
     print_table(bits)
     print(f"""
