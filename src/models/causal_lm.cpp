@@ -1,5 +1,7 @@
 #include "models/causal_lm.h"
 
+#include <torch/nn/modules/container/modulelist.h>
+
 #include <algorithm>
 
 #include "base/message.h"

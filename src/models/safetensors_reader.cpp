@@ -48,12 +48,15 @@ class Checker {
   std::string path_;
 };
 
-/// Refuses a name that stands twice in one object: which one counts would depend on the reader.
-class UniqueKeys {
+/// Watches the parser. A name that stands twice in one object is refused, since which one counts would depend on the
+/// reader; so is nesting beyond what the format has, before it takes memory.
+class HeaderWatch {
  public:
-  explicit UniqueKeys(const Checker& check) : check_(check) {}
+  explicit HeaderWatch(const Checker& check) : check_(check) {}
 
-  bool operator()(int /*depth*/, Json::parse_event_t event, const Json& parsed) {
+  bool operator()(int depth, Json::parse_event_t event, const Json& parsed) {
+    constexpr int kDeepest = 3;  // a number in the shape of a tensor
+    check_.rule(depth <= kDeepest, "the header must not nest deeper than a tensor's shape; got depth ", depth);
     if (event == Json::parse_event_t::object_start) open_objects_.emplace_back();
     if (event == Json::parse_event_t::object_end) open_objects_.pop_back();
     if (event == Json::parse_event_t::key) {
@@ -81,7 +84,7 @@ std::string_view header_text(const Checker& check, std::span<const std::byte> fi
 Json parse_header(const Checker& check, std::string_view text) {
   Json header;
   try {
-    header = Json::parse(text, UniqueKeys(check));
+    header = Json::parse(text, HeaderWatch(check));
   } catch (const Json::exception& error) {
     check.rule(false, "the header must be JSON; ", error.what());
   }

@@ -1,7 +1,9 @@
 #include "libtorch/delta_rule.h"
 
 #include <gmock/gmock.h>
-#include <torch/torch.h>
+#include <torch/csrc/autograd/autograd.h>
+#include <torch/types.h>
+#include <torch/utils.h>
 
 #include "comba/error.h"
 #include "support/delta_rule_recurrence.h"
@@ -227,14 +229,40 @@ TEST(DeltaRuleErrors, NameTheRuleTheValueAndTheTensor) {
   EXPECT_THAT(with([](auto& x) { x.beta_logit = at::Tensor(); }), ThrowsMessage<Error>(HasSubstr("beta")));
 }
 
+/// The arguments of a call by the operator's schema: what `given` holds by name, defaults elsewhere.
+torch::jit::Stack arguments(const c10::OperatorHandle& op, const std::map<std::string, c10::IValue>& given) {
+  torch::jit::Stack stack;
+  for (const c10::Argument& argument : op.schema().arguments()) {
+    const auto found = given.find(argument.name());
+    stack.push_back(found == given.end() ? argument.default_value().value_or(c10::IValue()) : found->second);
+  }
+  return stack;
+}
+
+TEST(DeltaRuleBackward, ComputesWhatTheMaskAsksFor) {
+  const auto op = c10::Dispatcher::singleton().findSchemaOrThrow("comba::delta_rule_backward", "");
+  const DeltaRuleTensors x = random_inputs();
+  const std::vector<bool> only_k = {false, true,  false, false, false, false, false,
+                                    false, false, false, false, false, false};
+  torch::jit::Stack stack = arguments(op, {{"do", at::randn({B, T, HV, V})},
+                                           {"q", x.q},
+                                           {"k", x.k},
+                                           {"v", x.v},
+                                           {"beta_logit", x.beta_logit},
+                                           {"a", x.a},
+                                           {"A_log", x.A_log},
+                                           {"dt_bias", x.dt_bias},
+                                           {"grad_mask", only_k}});
+  op.callBoxed(&stack);
+  const auto gradients = stack[0].toTensorVector();
+  ASSERT_EQ(gradients.size(), only_k.size());
+  for (size_t i = 0; i < only_k.size(); ++i) EXPECT_EQ(gradients[i].numel(), only_k[i] ? x.k.numel() : 0) << i;
+}
+
 TEST(DeltaRuleErrors, NameAnUnknownRule) {
   const auto op = c10::Dispatcher::singleton().findSchemaOrThrow("comba::delta_rule", "");
   const DeltaRuleTensors x = random_inputs();
-  torch::jit::Stack stack = {x.q, x.k, x.v};
-  while (stack.size() < op.schema().arguments().size()) {
-    stack.push_back(op.schema().arguments()[stack.size()].default_value().value_or(c10::IValue()));
-  }
-  stack[*op.schema().argumentIndexWithName("rule")] = "delta";
+  torch::jit::Stack stack = arguments(op, {{"q", x.q}, {"k", x.k}, {"v", x.v}, {"rule", "delta"}});
   EXPECT_THAT([&] { op.callBoxed(&stack); },
               ThrowsMessage<Error>(HasSubstr("rule must be comba or gated_delta; got delta")));
 }

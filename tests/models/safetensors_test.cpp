@@ -101,7 +101,7 @@ INSTANTIATE_TEST_SUITE_P(
         HostileFile{"NoJson", file_of("{", 0), "must be JSON"},
         HostileFile{"NoUtf8", file_of("{\"\xff\":1}", 0), "must be JSON"},
         HostileFile{"NoObject", file_of("[]", 0), "must be a JSON object; got array"},
-        HostileFile{"DeepNesting", file_of(std::string(100000, '['), 0), "must be JSON"},
+        HostileFile{"DeepNesting", file_of(R"({"x":[[[)" + std::string(100000, '['), 0), "must not nest deeper"},
         HostileFile{"NoTensor", file_of(R"({"x":1})", 0), "needs dtype, shape and two data_offsets; got 1 for x"},
         HostileFile{"OneOffset", file_of(R"({"x":)" + tensor("F32", "[1]", "[0]") + "}", 4), "two data_offsets"},
         HostileFile{"UnknownDtype", file_of(R"({"x":)" + tensor("F31", "[1]", "[0,4]") + "}", 4), "got F31"},
