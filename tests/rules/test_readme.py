@@ -31,9 +31,10 @@ def unknown_flags(program: pathlib.Path, command: str) -> list[str]:
             break
         if end == 0 or re.search(rf"\b{re.escape(words[end - 1])}\b", attempt.stdout):
             subcommands, help_text = words[:end], attempt.stdout
+    if re.search(r"^subcommands:", help_text, re.MULTILINE | re.IGNORECASE):  # the next word should have named one
+        return words[len(subcommands) :][:1]
     flags = [word.split("=")[0] for word in words if word.startswith("-")]
-    unknown = [flag for flag in flags if not re.search(rf"(?<![\w-]){re.escape(flag)}(?![\w-])", help_text)]
-    return unknown if subcommands else words[:1]
+    return [flag for flag in flags if not re.search(rf"(?<![\w-]){re.escape(flag)}(?![\w-])", help_text)]
 
 
 @pytest.mark.parametrize("path", DOCUMENTS)
