@@ -1,0 +1,168 @@
+"""comba train, eval and generate, from the outside: a run that is stopped in any way goes on to the same bits."""
+
+import json
+import signal
+import subprocess
+import time
+
+import pytest
+
+RUN_FILE = """
+[model]
+hidden_size = 32
+num_hidden_layers = 1
+num_heads = 2
+num_v_heads = 2
+head_dim = 16
+intermediate_size = 48
+vocab_size = 264
+initializer_range = 0.02
+
+[train]
+steps = 60
+batch_size = 2
+context_length = 32
+learning_rate = 1e-2
+warmup_steps = 5
+checkpoint_interval = 7
+threads = 1
+"""
+TRAIN = ("train", "--config", "run.toml", "--data", "data", "--out")
+LAST = "checkpoint-000060"
+
+
+@pytest.fixture
+def packed(comba, text_folder):
+    """The program in a folder with a data set and a run file."""
+    comba.succeed("data", "pack", text_folder, "--out", "data")
+    (comba.folder / "run.toml").write_text(RUN_FILE)
+    return comba
+
+
+def weights(program, run: str) -> bytes:
+    return (program.folder / run / LAST / "model.safetensors").read_bytes()
+
+
+def steps_logged(program, run: str) -> list[int]:
+    lines = (program.folder / run / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line)["step"] for line in lines]
+
+
+def send_during_run(program, run: str, signal_number: int) -> tuple[int, str]:
+    """Exit code and stderr of a run that gets a signal once it has made a few steps."""
+    process = subprocess.Popen([program.path, *TRAIN, run], cwd=program.folder, stderr=subprocess.PIPE, text=True)
+    metrics = program.folder / run / "metrics.jsonl"
+    deadline = time.monotonic() + 60
+    while not (metrics.exists() and metrics.read_text().count("\n") >= 10):
+        assert time.monotonic() < deadline and process.poll() is None, "the run made no steps"
+        time.sleep(0.001)
+    process.send_signal(signal_number)
+    _, errors = process.communicate(timeout=60)
+    return process.returncode, errors
+
+
+def test_the_same_seed_gives_the_same_bits(packed):
+    packed.succeed(*TRAIN, "a")
+    packed.succeed(*TRAIN, "b")
+    packed.succeed(*TRAIN, "c", "--set", "train.seed=2")
+    assert weights(packed, "a") == weights(packed, "b")
+    assert weights(packed, "a") != weights(packed, "c")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_goes_on_as_if_nothing_had_happened(packed, number):
+    packed.succeed(*TRAIN, "whole")
+    code, errors = send_during_run(packed, "stopped", number)
+    assert code == 128 + number, errors
+    assert "everything is saved in stopped (continue with --resume)" in errors
+    packed.succeed(*TRAIN, "stopped", "--resume")
+    assert weights(packed, "whole") == weights(packed, "stopped")
+    assert steps_logged(packed, "stopped") == list(range(1, 61))
+
+
+def test_a_killed_run_goes_on_from_its_last_checkpoint(packed):
+    packed.succeed(*TRAIN, "whole")
+    code, _ = send_during_run(packed, "killed", signal.SIGKILL)
+    assert code == -signal.SIGKILL
+    packed.succeed(*TRAIN, "killed", "--resume")
+    assert weights(packed, "whole") == weights(packed, "killed")
+    assert steps_logged(packed, "killed") == list(range(1, 61))
+    assert not [path for path in (packed.folder / "killed").iterdir() if path.name.startswith(".")]
+
+
+def test_a_run_is_not_overwritten(packed):
+    packed.succeed(*TRAIN, "run")
+    before = weights(packed, "run")
+    assert "holds a run of 60 steps (continue it with --resume)" in packed.fail(2, *TRAIN, "run")
+    assert "seed 1 became 2" in packed.fail(2, *TRAIN, "run", "--resume", "--set", "train.seed=2")
+    assert weights(packed, "run") == before
+
+
+def test_a_run_that_cannot_be_starts_nothing(packed):
+    assert "nowhere/index.json" in packed.fail(1, "train", "--config", "run.toml", "--data", "nowhere", "--out", "run")
+    assert "vocabulary of 257; got 200" in packed.fail(2, *TRAIN, "run", "--set", "model.vocab_size=200")
+    assert "run.toml/below" in packed.fail(1, *TRAIN, "run.toml/below")
+    assert "must have a metrics.jsonl" in packed.fail(2, *TRAIN, "elsewhere", "--resume")
+    assert not (packed.folder / "elsewhere").exists()
+    assert "needs --data DIR" in packed.fail(2, "train", "--config", "run.toml", "--out", "run")
+
+
+def test_eval_of_a_run_its_checkpoint_and_the_untrained_model(packed):
+    packed.succeed(*TRAIN, "run")
+
+    def evaluate(*arguments):
+        return json.loads(packed.succeed("eval", "--data", "data", "--json", *arguments))
+
+    trained = evaluate("--model", "run")
+    assert trained["model"] == f"run/{LAST}"
+    assert trained["bytes"] == trained["tokens"] == 380
+    assert trained == evaluate("--model", f"run/{LAST}")
+    untrained = evaluate("--model", "run", "--untrained")
+    assert untrained["bits_per_byte"] == pytest.approx(8.04, abs=0.1)
+    assert trained["bits_per_byte"] < 5
+    assert evaluate("--model", "run", "--split", "train")["bytes"] == 1140
+    table = packed.succeed("eval", "--model", "run", "--data", "data")
+    assert f"bits/byte   {trained['bits_per_byte']:.4f}" in table
+
+
+def test_a_damaged_or_foreign_model_is_told_in_one_line(packed):
+    packed.succeed(*TRAIN, "run")
+    evaluate = ("eval", "--data", "data", "--model")
+    assert "got neither in nowhere" in packed.fail(1, *evaluate, "nowhere")
+    assert "got neither in data" in packed.fail(1, *evaluate, "data")
+    checkpoint = packed.folder / "run" / LAST
+    content = (checkpoint / "model.safetensors").read_bytes()
+    (checkpoint / "model.safetensors").write_bytes(content[:-100])
+    assert "model.safetensors" in packed.fail(1, *evaluate, "run")
+    (checkpoint / "model.safetensors").write_bytes(content)
+    (checkpoint / "comba_tokenizer.json").unlink()
+    assert "comba_tokenizer.json" in packed.fail(1, *evaluate, "run")
+
+
+def test_generate_continues_the_prompt(packed):
+    packed.succeed(*TRAIN, "run")
+
+    def generate(*arguments, tokens=40):
+        return packed.succeed("generate", "--model", "run", "--prompt", "The text", "--max-tokens", tokens, *arguments)
+
+    text = generate("--seed", 5)
+    assert text.startswith("The text")
+    assert text == generate("--seed", 5)
+    assert text != generate("--seed", 6)
+    assert generate("--temperature", 0) == generate("--temperature", 0, "--seed", 6)
+    assert generate(tokens=0) == "The text\n"
+
+
+def test_generated_bytes_that_are_no_utf8_are_replaced(packed):
+    packed.succeed(*TRAIN, "run")
+    wild = ("generate", "--model", "run", "--prompt", "\u00e9", "--max-tokens", 300, "--temperature", 100)
+    text = packed.succeed(*wild)  # decoded strictly
+    assert text.startswith("\u00e9")
+    assert "\ufffd" in text
+
+
+def test_generate_complains_before_it_prints(packed):
+    packed.succeed(*TRAIN, "run")
+    generate = ("generate", "--model", "run", "--prompt", "x")
+    assert "top_p must be in (0, 1]; got 3" in packed.fail(2, *generate, "--top-p", 3)
+    assert "temperature must be at least 0; got -1" in packed.fail(2, *generate, "--temperature", -1)
