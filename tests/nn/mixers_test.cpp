@@ -1,9 +1,7 @@
 // The mixers as wholes: against the paper's equations in double, and the laws every mixer obeys.
 
 #include <gtest/gtest.h>
-#include <torch/csrc/autograd/autograd.h>
-#include <torch/types.h>
-#include <torch/utils.h>
+#include <torch/torch.h>
 
 #include <memory>
 
