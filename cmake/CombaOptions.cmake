@@ -19,7 +19,9 @@ set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
 set(CMAKE_RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/bin)
 
 find_package(Threads REQUIRED)
-find_package(hwy REQUIRED) # its headers only
+# Highway's headers; its library is not linked.
+find_path(COMBA_HIGHWAY_INCLUDE hwy/highway.h REQUIRED)
+mark_as_advanced(COMBA_HIGHWAY_INCLUDE)
 
 # gcc refuses a precompiled header made under another of -fPIC and -fPIE, so everything, programs included, is -fPIC.
 add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-fPIC>)

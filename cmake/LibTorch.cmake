@@ -50,4 +50,6 @@ target_compile_definitions(comba_wheel_torch INTERFACE FMT_HEADER_ONLY=1)
 file(CONFIGURE OUTPUT torch_pch.cpp CONTENT "// Only its precompiled header is wanted.\n")
 add_library(comba_torch_pch OBJECT ${CMAKE_CURRENT_BINARY_DIR}/torch_pch.cpp)
 target_link_libraries(comba_torch_pch PUBLIC comba_wheel_torch)
-target_precompile_headers(comba_torch_pch PRIVATE <torch/torch.h>)
+# Not <torch/torch.h>: every file that sees it spends 3 s on templates it does not use.
+target_precompile_headers(comba_torch_pch PRIVATE <ATen/ATen.h> <torch/csrc/autograd/autograd.h> <torch/nn/module.h>
+                                                  <torch/types.h> <torch/utils.h>)

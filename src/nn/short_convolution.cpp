@@ -1,5 +1,6 @@
 #include "nn/short_convolution.h"
 
+#include <ATen/core/grad_mode.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "libtorch/threads.h"
@@ -87,9 +88,12 @@ at::Tensor short_convolution(const at::Tensor& x, const at::Tensor& weight, cons
   if (weight.size(2) != kShortConvolutionWidth || !are_cpu_floats({x, weight, tail})) {
     return definition(x, weight, tail, cu_seqlens);
   }
-  // The caller will overwrite the tail, and backward still reads it.
-  const auto own_tail = tail.defined() ? std::optional(tail.clone(at::MemoryFormat::Contiguous)) : std::nullopt;
-  return FusedShortConvolution::apply(x.contiguous(), weight, own_tail, sequence_borders(cu_seqlens, x.size(1)));
+  std::optional<at::Tensor> dense_tail;
+  if (tail.defined()) {
+    // The caller will overwrite the tail, and backward may still read it.
+    dense_tail = at::GradMode::is_enabled() ? tail.clone(at::MemoryFormat::Contiguous) : tail.contiguous();
+  }
+  return FusedShortConvolution::apply(x.contiguous(), weight, dense_tail, sequence_borders(cu_seqlens, x.size(1)));
 }
 
 at::Tensor ShortConvolution::forward(const at::Tensor& x, const TokenSpan& span, at::Tensor* tail) {

@@ -1,7 +1,9 @@
 // Every layer with an own kernel, against LibTorch's operations in double; and the laws of layers over tokens.
 
 #include <gmock/gmock.h>
-#include <torch/torch.h>
+#include <torch/csrc/autograd/autograd.h>
+#include <torch/types.h>
+#include <torch/utils.h>
 
 #include <functional>
 

@@ -1,7 +1,9 @@
 // The mixers as wholes: against the paper's equations in double, and the laws every mixer obeys.
 
 #include <gtest/gtest.h>
-#include <torch/torch.h>
+#include <torch/csrc/autograd/autograd.h>
+#include <torch/types.h>
+#include <torch/utils.h>
 
 #include <memory>
 
