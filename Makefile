@@ -12,6 +12,7 @@ build := build/release
 cmake_flags := $(if $(COMBA_CUDA),-DCOMBA_CUDA=$(COMBA_CUDA))
 cmake := .venv/bin/cmake
 python := .venv/bin/python
+pytest := $(python) -m pytest -n $(JOBS) --dist loadfile
 ctest := .venv/bin/ctest --output-on-failure --no-tests=error --test-dir
 sources := git ls-files -- '*.h' '*.cpp' '*.cuh' '*.cu'
 
@@ -43,11 +44,11 @@ demo: setup ## train, evaluate and sample a small model on text of this machine,
 
 test: build ## build and run the tests (not the long ones)
 	@$(ctest) $(build) -j $(JOBS) -LE '^long$$'
-	@$(python) -m pytest -m "not long"
+	@$(pytest) -m "not long"
 
 test-long: build ## every test, the long ones included
 	@$(ctest) $(build) -j $(JOBS)
-	@$(python) -m pytest
+	@$(pytest)
 
 test-fixtures: require-fixtures build ## compare with the reference files in COMBA_FIXTURES=DIR
 	@$(build)/bin/test_fixtures $(COMBA_FIXTURES)

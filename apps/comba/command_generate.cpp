@@ -46,6 +46,7 @@ void print_now(const std::string& text) {
 
 void run_generate(GenerateFlags flags) {
   const generation::TokenSampler check(flags.options.sampling);  // complains before anything is read or printed
+  const StopFlag& stop = stop_on_signals();
   if (flags.threads > 0) at::set_num_threads(flags.threads);
   const std::filesystem::path directory = training::find_model_directory(flags.model);
   const data::Tokenizer tokenizer = training::load_tokenizer(directory);
@@ -57,7 +58,6 @@ void run_generate(GenerateFlags flags) {
 
   Utf8Stream text;
   print_now(text.feed(flags.prompt));
-  const StopFlag& stop = stop_on_signals();
   generation::generate(*model, prompt, flags.options, [&](std::int64_t token) {
     print_now(text.feed(tokenizer.decode(std::span(&token, 1))));
     return !stop.requested();

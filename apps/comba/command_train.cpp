@@ -100,6 +100,7 @@ void run_train(const TrainFlags& flags) {
     fmt::print("{}", config.to_toml());
     return;
   }
+  const StopFlag& stop = stop_on_signals();
   if (settings.threads > 0) at::set_num_threads(static_cast<int>(settings.threads));
   const auto train = data::TokenDataset::open(settings.data, data::Split::train);
   const auto heldout = data::TokenDataset::open(settings.data, data::Split::heldout);
@@ -110,7 +111,7 @@ void run_train(const TrainFlags& flags) {
                    .heldout = heldout,
                    .directory = settings.output,
                    .resume = flags.resume},
-                  display, stop_on_signals());
+                  display, stop);
 }
 
 }  // namespace

@@ -4,7 +4,7 @@
 
 namespace comba {
 
-/// Asks a long loop to end early. A signal handler may set it; the loop polls it between steps.
+/// Asks a long loop to end early. Another thread, or a signal handler, sets it; the loop polls it between steps.
 class StopFlag {
  public:
   /// Async-signal-safe. The first request stays.

@@ -1,6 +1,7 @@
 """comba train, eval and generate, from the outside: a run that is stopped in any way goes on to the same bits."""
 
 import json
+import pathlib
 import signal
 import subprocess
 import time
@@ -48,14 +49,20 @@ def steps_logged(program, run: str) -> list[int]:
     return [json.loads(line)["step"] for line in lines]
 
 
-def send_during_run(program, run: str, signal_number: int) -> tuple[int, str]:
-    """Exit code and stderr of a run that gets a signal once it has made a few steps."""
+def start_run(program, run: str) -> subprocess.Popen:
+    """A run that has made a few steps."""
     process = subprocess.Popen([program.path, *TRAIN, run], cwd=program.folder, stderr=subprocess.PIPE, text=True)
     metrics = program.folder / run / "metrics.jsonl"
     deadline = time.monotonic() + 60
     while not (metrics.exists() and metrics.read_text().count("\n") >= 10):
         assert time.monotonic() < deadline and process.poll() is None, "the run made no steps"
         time.sleep(0.001)
+    return process
+
+
+def send_during_run(program, run: str, signal_number: int) -> tuple[int, str]:
+    """Exit code and stderr of a run that gets a signal once it has made a few steps."""
+    process = start_run(program, run)
     process.send_signal(signal_number)
     _, errors = process.communicate(timeout=60)
     return process.returncode, errors
@@ -78,6 +85,20 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_happened(packed, number):
     packed.succeed(*TRAIN, "stopped", "--resume")
     assert weights(packed, "whole") == weights(packed, "stopped")
     assert steps_logged(packed, "stopped") == list(range(1, 61))
+
+
+def test_no_signal_is_handled_in_a_thread_that_computes(packed):
+    """A handler's frame would land in the heap wherever generated code uses the stack pointer for data."""
+    process = start_run(packed, "run")
+    stop_signals = 1 << signal.SIGINT - 1 | 1 << signal.SIGTERM - 1
+    num_open = 0
+    for thread in pathlib.Path(f"/proc/{process.pid}/task").iterdir():
+        status = dict(line.split(":\t") for line in (thread / "status").read_text().splitlines() if line.startswith("Sig"))
+        assert int(status["SigCgt"], 16) & stop_signals == 0
+        num_open += int(status["SigBlk"], 16) & stop_signals != stop_signals
+    assert num_open == 1  # the thread that waits for them
+    process.kill()
+    process.communicate()
 
 
 def test_a_killed_run_goes_on_from_its_last_checkpoint(packed):
