@@ -15,5 +15,6 @@ void register_eval(CLI::App& program);
 void register_generate(CLI::App& program);
 void register_inspect(CLI::App& program);
 void register_logits(CLI::App& program);
+void register_bench(CLI::App& program);
 
 }  // namespace comba::cli

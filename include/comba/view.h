@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <initializer_list>
@@ -26,10 +27,10 @@ struct BasicView {
   /// A dense row-major tensor. Precondition: at most kMaxRank sizes.
   BasicView(Void* data, DType dtype, std::initializer_list<std::int64_t> shape) : data(data), dtype(dtype) {
     for (std::int64_t size : shape) sizes[rank++] = size;
-    std::int64_t stride = 1;
+    std::uint64_t stride = 1;  // unsigned: a shape too large for any memory is for the operators to refuse
     for (int i = rank - 1; i >= 0; --i) {
-      strides[i] = stride;
-      stride *= sizes[i];
+      strides[i] = static_cast<std::int64_t>(stride);
+      stride *= static_cast<std::uint64_t>(sizes[i]);
     }
   }
 
@@ -47,6 +48,10 @@ struct BasicView {
   /// Whether the argument was given at all. An empty tensor (T = 0) is given: it has a rank.
   bool given() const { return rank > 0; }
 
+  /// Whether it has no elements.
+  bool empty() const { return std::find(sizes.begin(), sizes.begin() + rank, 0) != sizes.begin() + rank; }
+
+  /// Number of elements. Precondition: it fits 63 bits.
   std::int64_t numel() const {
     std::int64_t count = 1;
     for (int i = 0; i < rank; ++i) count *= sizes[i];

@@ -2,13 +2,12 @@
 
 namespace comba {
 
-std::string describe(const ConstView& view) {
-  if (!view.given()) return "absent";
-  std::ostringstream text;
-  text << '[';
-  for (int i = 0; i < view.rank; ++i) text << (i > 0 ? ", " : "") << view.sizes[i];
-  text << "] " << name_of(view.dtype);
-  return text.str();
+std::ostream& operator<<(std::ostream& stream, const Description& description) {
+  const ConstView& view = description.view;
+  if (!view.given()) return stream << "absent";
+  stream << '[';
+  for (int i = 0; i < view.rank; ++i) stream << (i > 0 ? ", " : "") << view.sizes[i];
+  return stream << "] " << name_of(view.dtype);
 }
 
 }  // namespace comba

@@ -17,8 +17,13 @@ std::string concat(const Parts&... parts) {
   return stream.str();
 }
 
-/// "[2, 512, 8, 320] bf16", or "absent".
-std::string describe(const ConstView& view);
+/// Streams as "[2, 512, 8, 320] bf16", or "absent". Rules that hold are checked on every call: only a broken one pays
+/// for its text.
+struct Description {
+  const ConstView& view;
+};
+inline Description describe(const ConstView& view) { return {view}; }
+std::ostream& operator<<(std::ostream& stream, const Description& description);
 
 /// Throws Error with the parts as its text unless `holds`.
 template <class... Parts>

@@ -3,6 +3,7 @@
 #include <new>
 #include <string>
 
+#include "base/message.h"
 #include "comba/comba_c.h"
 #include "comba/delta_rule.h"
 #include "comba/error.h"
@@ -24,7 +25,17 @@ comba_status status_of(ErrorCode code) {
   }
 }
 
-/// Runs `call`, which must not be left by an exception.
+/// Keeps the text, or none where there is no memory for it.
+comba_status fail(comba_status status, const char* text) noexcept {
+  try {
+    last_error = text;
+  } catch (const std::bad_alloc&) {
+    last_error.clear();
+  }
+  return status;
+}
+
+/// Runs `call` and turns what it throws into a status.
 template <class Call>
 comba_status guarded(const Call& call) noexcept {
   try {
@@ -32,14 +43,13 @@ comba_status guarded(const Call& call) noexcept {
     call();
     return COMBA_OK;
   } catch (const Error& error) {
-    last_error = error.what();
-    return status_of(error.code());
+    return fail(status_of(error.code()), error.what());
   } catch (const std::bad_alloc&) {
-    last_error = "out of memory";
-    return COMBA_OUT_OF_MEMORY;
+    return fail(COMBA_OUT_OF_MEMORY, "out of memory");
   } catch (const std::exception& error) {
-    last_error = error.what();
-    return COMBA_INTERNAL;
+    return fail(COMBA_INTERNAL, error.what());
+  } catch (...) {
+    return fail(COMBA_INTERNAL, "a parallel loop's hook threw something that is no std::exception");
   }
 }
 
@@ -64,10 +74,20 @@ View convert(const CView& from) {
 ConstView in(const comba_const_view& view) { return convert<ConstView>(view); }
 View out(const comba_view& view) { return convert<View>(view); }
 
+/// A value of a C enum whose values are 0 .. last. Checked here: in the smaller C++ enum 256 would be 0.
+template <class To, class From>
+To convert_enum(const char* name, From from, From last) {
+  if (static_cast<unsigned>(from) > static_cast<unsigned>(last)) {
+    throw Error(ErrorCode::invalid_argument, concat("[comba_delta_rule_options] ", name, " must be a comba_", name,
+                                                    "; got ", static_cast<unsigned>(from)));
+  }
+  return static_cast<To>(from);
+}
+
 DeltaRuleOptions convert_options(const comba_delta_rule_options& from) {
   DeltaRuleOptions options;
-  options.rule = static_cast<Rule>(from.rule);
-  options.convention = static_cast<Convention>(from.convention);
+  options.rule = convert_enum<Rule>("rule", from.rule, COMBA_RULE_GATED_DELTA);
+  options.convention = convert_enum<Convention>("convention", from.convention, COMBA_CONVENTION_FLA);
   options.l2norm = from.l2norm != 0;
   options.l2norm_eps = from.l2norm_eps;
   if (from.scale != 0) options.scale = from.scale;

@@ -1,5 +1,6 @@
 #include "comba/parallel.h"
 
+#include <pthread.h>
 #include <sched.h>
 
 #include <algorithm>
@@ -7,6 +8,7 @@
 #include <exception>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <thread>
 #include <vector>
 
@@ -24,8 +26,14 @@ int available_processors() {
 /// Threads that wait for a loop, run one contiguous range of it each, and wait again.
 class ThreadPool {
  public:
-  explicit ThreadPool(int num_threads) : num_threads_(num_threads) {
-    for (int i = 1; i < num_threads; ++i) threads_.emplace_back([this, i] { serve(i); });
+  explicit ThreadPool(int num_threads) {
+    threads_.reserve(num_threads - 1);
+    try {
+      for (int i = 1; i < num_threads; ++i) threads_.emplace_back([this, i] { serve(i); });
+    } catch (const std::exception&) {
+      // The system has no more threads to give: loops run on those that started.
+    }
+    num_threads_ = 1 + static_cast<int>(threads_.size());
   }
 
   ~ThreadPool() {
@@ -36,8 +44,6 @@ class ThreadPool {
     start_.notify_all();
     for (std::thread& thread : threads_) thread.join();
   }
-
-  int num_threads() const { return num_threads_; }
 
   void run(std::int64_t count, const RangeBody& body) {
     {
@@ -83,8 +89,8 @@ class ThreadPool {
     }
   }
 
-  const int num_threads_;
   std::vector<std::thread> threads_;
+  int num_threads_ = 1;  // with the one that calls run()
   std::mutex mutex_;
   std::condition_variable start_, done_;
   // Written under the mutex before a loop starts; read by its threads until `running_` is 0.
@@ -108,6 +114,12 @@ struct Backend {
 Backend& backend() {
   static Backend instance;
   return instance;
+}
+
+/// A child process has the pool's memory and none of its threads, and perhaps a lock that nobody will release.
+void forget_pool_in_child() {
+  backend().pool.release();
+  new (&backend().in_use) std::mutex;
 }
 
 thread_local bool inside_loop = false;
@@ -146,7 +158,10 @@ void parallel_for(std::int64_t count, const RangeBody& body) {
   if (b.hook) return b.hook(count, guarded);
   const std::unique_lock lock(b.in_use, std::try_to_lock);
   if (b.pool_threads == 1 || !lock.owns_lock()) return guarded(0, count);
-  if (!b.pool) b.pool = std::make_unique<ThreadPool>(b.pool_threads);
+  if (!b.pool) {
+    [[maybe_unused]] static const int registered = pthread_atfork(nullptr, nullptr, forget_pool_in_child);
+    b.pool = std::make_unique<ThreadPool>(b.pool_threads);
+  }
   b.pool->run(count, guarded);
 }
 

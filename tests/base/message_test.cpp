@@ -7,8 +7,8 @@ namespace {
 
 TEST(Message, DescribesSizesAndDtype) {
   float data[1] = {};
-  EXPECT_EQ(describe(View(data, DType::bf16, {2, 512, 8, 320})), "[2, 512, 8, 320] bf16");
-  EXPECT_EQ(describe(ConstView()), "absent");
+  EXPECT_EQ(concat(describe(View(data, DType::bf16, {2, 512, 8, 320}))), "[2, 512, 8, 320] bf16");
+  EXPECT_EQ(concat(describe(ConstView())), "absent");
 }
 
 TEST(Message, RequireThrowsOnlyWhenBroken) {

@@ -40,6 +40,8 @@ const Implementation& choose(const Problem& problem) {
 void check_workspace(const char* where, const Workspace& workspace, std::int64_t needed) {
   require(workspace.bytes >= needed, ErrorCode::invalid_argument, "[", where, "] workspace must have ", needed,
           " bytes; got ", workspace.bytes);
+  require(workspace.data || needed == 0, ErrorCode::invalid_argument, "[", where,
+          "] workspace must be given; got a null pointer");
   require(reinterpret_cast<std::uintptr_t>(workspace.data) % 64 == 0, ErrorCode::invalid_argument, "[", where,
           "] workspace must be aligned to 64 bytes; got ", workspace.data);
 }

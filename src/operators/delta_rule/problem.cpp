@@ -9,6 +9,19 @@ namespace {
 
 constexpr std::int64_t kMaxHeadDim = 256;
 
+/// Streams as "[2, 512, 8, 320]".
+struct Sizes {
+  std::initializer_list<std::int64_t> list;
+};
+std::ostream& operator<<(std::ostream& stream, const Sizes& sizes) {
+  const char* separator = "[";
+  for (const std::int64_t size : sizes.list) {
+    stream << separator << size;
+    separator = ", ";
+  }
+  return stream << ']';
+}
+
 /// The rules of one call, each with its message.
 class Checker {
  public:
@@ -26,8 +39,8 @@ class Checker {
     bool same = view.rank == static_cast<int>(sizes.size());
     int i = 0;
     for (std::int64_t size : sizes) same = same && view.sizes[i++] == size;
-    rule(same, name, " must have shape ", legend, " = ", list(sizes), "; got ", describe(view));
-    rule(view.data != nullptr || view.numel() == 0, name, " must point to its data; got a null pointer (", name, ": ",
+    rule(same, name, " must have shape ", legend, " = ", Sizes{sizes}, "; got ", describe(view));
+    rule(view.data != nullptr || view.empty(), name, " must point to its data; got a null pointer (", name, ": ",
          describe(view), ")");
   }
 
@@ -46,12 +59,6 @@ class Checker {
   }
 
  private:
-  static std::string list(std::initializer_list<std::int64_t> sizes) {
-    std::string text = "[";
-    for (std::int64_t size : sizes) text += (text.size() > 1 ? ", " : "") + std::to_string(size);
-    return text + "]";
-  }
-
   std::string where_;
 };
 
@@ -173,7 +180,7 @@ void check_gradient(const Checker& check, const char* name, const ConstView& gra
   bool same = gradient.rank == input.rank;
   for (int i = 0; same && i < input.rank; ++i) same = gradient.sizes[i] == input.sizes[i];
   check.rule(same, name, " must have the shape of its input ", describe(input), "; got ", describe(gradient));
-  check.rule(gradient.data != nullptr || gradient.numel() == 0, name, " must point to its data; got a null pointer");
+  check.rule(gradient.data != nullptr || gradient.empty(), name, " must point to its data; got a null pointer");
   if (input.rank == 4) check.unit_stride(name, gradient);
   if (dtype) {
     check.dtype(name, gradient, *dtype);

@@ -33,7 +33,7 @@ Head head_of(const Problem& x, const Pieces& pieces, std::int64_t piece) {
 
 void forward(const Problem& x, const DeltaRuleForward& args, Workspace workspace) {
   const Pieces pieces(x);
-  run_workers<ForwardScratch>(x, pieces.count, workspace, [&](std::int64_t piece, ForwardScratch& scratch) {
+  run_items<ForwardScratch>(x, pieces.count, workspace, [&](std::int64_t piece, ForwardScratch& scratch) {
     forward_head(head_of(x, pieces, piece), args, scratch);
   });
 }
@@ -43,7 +43,7 @@ void backward(const Problem& x, const DeltaRuleBackward& args, Workspace workspa
   PartialSums sums(x, arena);
   sums.clear();
   const Workspace rest = {static_cast<char*>(workspace.data) + arena.bytes(), workspace.bytes - arena.bytes()};
-  run_workers<BackwardScratch>(x, x.N * x.H, rest, [&](std::int64_t item, BackwardScratch& scratch) {
+  run_items<BackwardScratch>(x, x.N * x.H, rest, [&](std::int64_t item, BackwardScratch& scratch) {
     backward_key_head(x, item / x.H, item % x.H, args, scratch, sums);
   });
   sums.store(args);
@@ -51,8 +51,12 @@ void backward(const Problem& x, const DeltaRuleBackward& args, Workspace workspa
 
 void decode_step(const Problem& x, const DeltaRuleDecode& args, Workspace workspace) {
   const Pieces pieces(x);
-  run_workers<DecodeScratch>(x, pieces.count, workspace, [&](std::int64_t piece, DecodeScratch& scratch) {
-    decode_head(head_of(x, pieces, piece), args, scratch);
+  // Equal pieces, and the same ones in every step: a core finds its states in its own cache.
+  run_workers<DecodeScratch>(x, pieces.count, workspace, [&](std::int64_t worker, std::int64_t workers, auto& scratch) {
+    const std::int64_t end = pieces.count * (worker + 1) / workers;
+    for (std::int64_t piece = pieces.count * worker / workers; piece < end; ++piece) {
+      decode_head(head_of(x, pieces, piece), args, scratch);
+    }
   });
 }
 

@@ -41,19 +41,27 @@ std::int64_t workers_bytes(const Problem& x, std::int64_t items) {
   return std::min(items, static_cast<std::int64_t>(num_threads())) * scratch_bytes<Scratch>(x);
 }
 
-/// Runs work(item, scratch) for items [0, count) on up to num_threads() workers, as many as the memory has room for.
-/// Which worker takes an item is left to chance: no result may depend on it.
+/// Runs work(worker, workers, scratch) on up to num_threads() workers, as many as have items and memory.
 template <class Scratch, class Work>
-void run_workers(const Problem& x, std::int64_t count, Workspace workspace, const Work& work) {
+void run_workers(const Problem& x, std::int64_t items, Workspace workspace, const Work& work) {
   const std::int64_t bytes = scratch_bytes<Scratch>(x);
-  const std::int64_t workers = std::min({count, workspace.bytes / bytes, static_cast<std::int64_t>(num_threads())});
-  std::atomic<std::int64_t> next{0};
+  const std::int64_t workers = std::min({items, workspace.bytes / bytes, static_cast<std::int64_t>(num_threads())});
   parallel_for(workers, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t worker = begin; worker < end; ++worker) {
       Arena arena(static_cast<char*>(workspace.data) + worker * bytes);
       Scratch scratch = Scratch::carve(x, arena);
-      for (std::int64_t item = next++; item < count; item = next++) work(item, scratch);
+      work(worker, workers, scratch);
     }
+  });
+}
+
+/// Runs work(item, scratch) for items [0, count), each taken by the first worker that is free: for items of different
+/// length. No result may depend on who takes one.
+template <class Scratch, class Work>
+void run_items(const Problem& x, std::int64_t count, Workspace workspace, const Work& work) {
+  std::atomic<std::int64_t> next{0};
+  run_workers<Scratch>(x, count, workspace, [&](std::int64_t, std::int64_t, Scratch& scratch) {
+    for (std::int64_t item = next++; item < count; item = next++) work(item, scratch);
   });
 }
 

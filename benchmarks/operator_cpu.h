@@ -1,0 +1,12 @@
+#pragma once
+
+#include <vector>
+
+#include "measure.h"
+
+namespace comba::benchmarks {
+
+/// The operator on CPU beside what this machine does at best: LibTorch's matrix products and an update in place.
+std::vector<Row> operator_cpu_rows();
+
+}  // namespace comba::benchmarks
