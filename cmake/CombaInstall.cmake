@@ -1,17 +1,16 @@
-# The library without a framework as one target, comba::comba, and what `make install` copies: that library with its
-# headers and CMake package, and the program.
+# What `make install` copies: libcomba with its headers, its CMake package and its pkg-config file, and the program.
 
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
-add_library(comba $<TARGET_OBJECTS:comba_base> $<TARGET_OBJECTS:comba_runtime> $<TARGET_OBJECTS:comba_operators>)
-add_library(comba::comba ALIAS comba)
-set_target_properties(comba PROPERTIES LINKER_LANGUAGE CXX)
-target_compile_features(comba INTERFACE cxx_std_20)
-target_include_directories(comba INTERFACE $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/include>
-                                           $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
-target_link_libraries(comba PRIVATE Threads::Threads)
+target_include_directories(comba INTERFACE $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
+install(TARGETS comba EXPORT comba-targets)
+install(DIRECTORY include/comba DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
+if(TARGET comba_cli)
+  install(TARGETS comba_cli)
+endif()
 
+# find_package(comba)
 set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/comba)
 file(CONFIGURE OUTPUT comba-config.cmake CONTENT [[
 include(CMakeFindDependencyMacro)
@@ -19,11 +18,30 @@ find_dependency(Threads)
 include(${CMAKE_CURRENT_LIST_DIR}/comba-targets.cmake)
 ]] @ONLY)
 write_basic_package_version_file(${PROJECT_BINARY_DIR}/comba-config-version.cmake COMPATIBILITY SameMinorVersion)
-install(TARGETS comba EXPORT comba-targets)
 install(EXPORT comba-targets NAMESPACE comba:: DESTINATION ${package_dir})
 install(FILES ${PROJECT_BINARY_DIR}/comba-config.cmake ${PROJECT_BINARY_DIR}/comba-config-version.cmake
         DESTINATION ${package_dir})
-install(DIRECTORY include/comba DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
-if(TARGET comba_cli)
-  install(TARGETS comba_cli)
-endif()
+
+# pkg-config comba. Every path starts at the file itself, so that an installed tree may be moved.
+set(pc_dir ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
+cmake_path(RELATIVE_PATH CMAKE_INSTALL_PREFIX BASE_DIRECTORY ${CMAKE_INSTALL_FULL_LIBDIR}/pkgconfig
+           OUTPUT_VARIABLE pc_to_prefix)
+set(pc_includedir "\${prefix}")
+cmake_path(APPEND pc_includedir ${CMAKE_INSTALL_INCLUDEDIR})
+set(pc_libdir "\${prefix}")
+cmake_path(APPEND pc_libdir ${CMAKE_INSTALL_LIBDIR})
+list(TRANSFORM comba_runtime_libraries PREPEND -l OUTPUT_VARIABLE pc_private)
+list(JOIN pc_private " " pc_private)
+file(CONFIGURE OUTPUT comba.pc CONTENT [[
+prefix=${pcfiledir}/@pc_to_prefix@
+includedir=@pc_includedir@
+libdir=@pc_libdir@
+
+Name: comba
+Description: @PROJECT_DESCRIPTION@
+Version: @PROJECT_VERSION@
+Cflags: -I${includedir}
+Libs: -L${libdir} -lcomba
+Libs.private: @pc_private@ -pthread
+]] @ONLY)
+install(FILES ${PROJECT_BINARY_DIR}/comba.pc DESTINATION ${pc_dir})

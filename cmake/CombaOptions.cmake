@@ -1,11 +1,13 @@
-# What to build, and how every target is compiled.
+# What to build, and how every target is compiled. A project that adds this tree gets libcomba alone, and chooses the
+# build type, the linker and the compiler's launcher itself.
 
-option(COMBA_TORCH "Build the LibTorch floor, the models and the comba program" ON)
-option(COMBA_TESTS "Build the tests" ON)
+option(COMBA_TORCH "Build the LibTorch floor, the models and the comba program" ${PROJECT_IS_TOP_LEVEL})
+option(COMBA_TESTS "Build the tests" ${PROJECT_IS_TOP_LEVEL})
+option(COMBA_INSTALL "Install libcomba, and the program when it is built" ${PROJECT_IS_TOP_LEVEL})
 set(COMBA_SANITIZE "" CACHE STRING "Sanitizer to build with: address, thread or empty")
 set_property(CACHE COMBA_SANITIZE PROPERTY STRINGS "" address thread)
 
-if(NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)
+if(PROJECT_IS_TOP_LEVEL AND NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)
   set(CMAKE_BUILD_TYPE Release CACHE STRING "Debug, Release or RelWithDebInfo" FORCE)
 endif()
 
@@ -36,6 +38,10 @@ endif()
 if(COMBA_SANITIZE)
   add_compile_options("$<$<COMPILE_LANGUAGE:CXX>:${sanitizer_flags};-fno-omit-frame-pointer;-g>")
   add_link_options(${sanitizer_flags})
+endif()
+
+if(NOT PROJECT_IS_TOP_LEVEL)
+  return()
 endif()
 
 find_program(COMBA_CCACHE ccache)
