@@ -1,8 +1,13 @@
 #include "comba/parallel.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
+#include <fstream>
 #include <set>
 #include <stdexcept>
 #include <thread>
@@ -98,6 +103,76 @@ TEST_F(Parallel, HookReplacesThePool) {
   EXPECT_EQ(calls, 1);
   EXPECT_EQ(sum, 5);
 }
+
+#if !defined(__SANITIZE_THREAD__)  // it allows no threads in a child
+
+/// Exit status of a child process that runs `body`; a child that waits in vain is ended after 10 s.
+template <class Body>
+int status_in_child(const Body& body) {
+  const pid_t child = fork();
+  if (child == 0) {
+    alarm(10);
+    _exit(body() ? 0 : 1);
+  }
+  int status = -1;
+  waitpid(child, &status, 0);
+  return status;
+}
+
+/// A loop that ends only when two threads are inside at once.
+bool two_threads_meet() {
+  std::atomic<int> inside{0};
+  parallel_for(2, [&](std::int64_t, std::int64_t) {
+    ++inside;
+    while (inside < 2) std::this_thread::yield();
+  });
+  return true;
+}
+
+TEST_F(Parallel, AChildProcessHasAPoolOfItsOwn) {
+  set_num_threads(2);
+  two_threads_meet();
+  EXPECT_EQ(status_in_child(two_threads_meet), 0);
+  two_threads_meet();
+}
+
+TEST_F(Parallel, AChildMadeWhileALoopRunsHasAPoolOfItsOwn) {
+  set_num_threads(2);
+  std::atomic<int> inside{0};
+  std::thread busy([&] {
+    parallel_for(2, [&](std::int64_t, std::int64_t) {
+      ++inside;
+      while (inside < 3) std::this_thread::yield();
+    });
+  });
+  while (inside < 2) std::this_thread::yield();
+  const int status = status_in_child(two_threads_meet);
+  ++inside;
+  busy.join();
+  EXPECT_EQ(status, 0);
+}
+
+#if !defined(__SANITIZE_ADDRESS__)  // it needs address space without end
+TEST_F(Parallel, RunsOnTheThreadsThatCouldBeStarted) {
+  const auto run_with_little_memory = [] {
+    std::ifstream statm("/proc/self/statm");
+    rlim_t pages = 0;
+    statm >> pages;
+    const rlim_t bytes = pages * sysconf(_SC_PAGESIZE) + (rlim_t{256} << 20);  // stacks of fewer than 1000 threads
+    const rlimit limit{bytes, bytes};
+    setrlimit(RLIMIT_AS, &limit);
+    set_num_threads(1000);
+    std::vector<std::atomic<int>> runs(5000);
+    parallel_for(5000, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t i = begin; i < end; ++i) ++runs[i];
+    });
+    return std::all_of(runs.begin(), runs.end(), [](int count) { return count == 1; });
+  };
+  EXPECT_EQ(status_in_child(run_with_little_memory), 0);
+}
+#endif
+
+#endif
 
 TEST_F(Parallel, RefusesLessThanOneThread) {
   EXPECT_THROW(set_num_threads(0), Error);
