@@ -5,8 +5,11 @@
  * each tensor means: names, shapes and rules are equal. Dims: B batch, T tokens, H key heads, HV value heads, K key
  * dim, V value dim, N sequences.
  *
- * Functions that can fail return a status; comba_last_error() then has the text. No call throws, aborts or prints.
- * Calls on different data may run at the same time on different threads. */
+ * Errors: functions that can fail return a status, and comba_last_error() has the text. No call throws, aborts or
+ * prints. Arguments that break a rule are refused before anything is written.
+ *
+ * Threads: every function may be called on several threads at once, with outputs, state and workspace of its own;
+ * inputs may be shared. The one exception is comba_set_num_threads. Each thread has its own last error. */
 
 #include <stdint.h>
 
@@ -98,24 +101,31 @@ typedef struct comba_delta_rule_decode_args {
   comba_view o;                   /* [B, T, HV, V], dtype of q */
 } comba_delta_rule_decode_args;
 
-/* Writes the bytes the workspace of the call must have. */
+/* Writes the bytes the workspace of the call must have; they depend on the shapes, the options and the number of
+ * threads. */
 COMBA_API comba_status comba_delta_rule_forward_workspace(const comba_delta_rule_forward_args* args, int64_t* bytes);
 COMBA_API comba_status comba_delta_rule_backward_workspace(const comba_delta_rule_backward_args* args, int64_t* bytes);
 COMBA_API comba_status comba_delta_rule_decode_workspace(const comba_delta_rule_decode_args* args, int64_t* bytes);
 
-/* `workspace` is scratch memory of the caller, aligned to 64 bytes. */
+/* The three calls. `workspace` is scratch memory of the caller, aligned to 64 bytes.
+ *
+ * o_t = h_t^T (scale q_t) for every token, and final_state = h after the last token of each sequence. */
 COMBA_API comba_status comba_delta_rule_forward(const comba_delta_rule_forward_args* args, void* workspace,
                                                 int64_t workspace_bytes);
+/* Every gradient given, of loss = <o, d_o> + <final_state, d_final_state>. */
 COMBA_API comba_status comba_delta_rule_backward(const comba_delta_rule_backward_args* args, void* workspace,
                                                  int64_t workspace_bytes);
+/* state <- h after T tokens, o_t = h_t^T (scale q_t), started from `state`. */
 COMBA_API comba_status comba_delta_rule_decode_step(const comba_delta_rule_decode_args* args, void* workspace,
                                                     int64_t workspace_bytes);
 
-/* Threads of the operators, at least 1. Not to be called while an operator runs. */
+/* Threads of the operators, at least 1. Not to be set while any other call runs. Default: the processors this process
+ * may use. */
 COMBA_API comba_status comba_set_num_threads(int32_t num_threads);
 COMBA_API int32_t comba_num_threads(void);
 
-/* Text of the last failure on this thread; empty when there was none. Valid until the thread's next call. */
+/* Text of the failure of this thread's last call that returned a status; empty when that succeeded. Valid until the
+ * thread's next such call. */
 COMBA_API const char* comba_last_error(void);
 
 /* "0.1.0" */

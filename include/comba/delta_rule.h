@@ -12,6 +12,7 @@
 ///
 /// Dims, here and everywhere: B batch, T tokens, H key heads, HV value heads (a multiple of H), K key dim, V value dim,
 /// N sequences (N = B, or the packed sequences of cu_seqlens). Value head j reads key head j / (HV / H).
+/// K and V are at most 256.
 ///
 /// Per token, with state h in R^{K x V} (arXiv 2506.02475, section 3; the derivation is in
 /// src/operators/delta_rule/README.md):
@@ -20,6 +21,14 @@
 ///     gated_delta  h <- e^g h;                  u = beta (v - h^T p);     h <- h + k u^T;      o = h^T (scale q)
 ///
 /// Here q, k, p are what `Convention` makes of the raw inputs, and beta, g what the fused gates make of theirs.
+///
+/// Errors: a function throws Error, on the thread that called it and before anything is written, when an argument
+/// breaks a rule of this header (code invalid_argument) or nothing implements the call (unsupported).
+///
+/// Threads: every function here may be called on several threads at once. Outputs, state and workspace then belong to
+/// one call each; inputs may be shared. The first call to come runs on all threads of comba/parallel.h, another beside
+/// it on the thread that made it; the bits of the results do not depend on that, nor on the number of threads. While a
+/// call runs, nobody may set the number of threads, the hook or an environment variable.
 namespace comba {
 
 /// Which update a token makes.
@@ -45,8 +54,9 @@ struct DeltaRuleOptions {
   float beta_scale = 1.0f;       ///< multiplies sigmoid(beta_logit); 2 (negative eigenvalues) is for gated_delta only
 };
 
-/// What a token brings. Views not given are absent; the last dimension of q, k, v, p and o has stride 1.
-/// q, k, v, p and o share one dtype: f32, bf16 or f16. Gates may have any floating dtype.
+/// What a token brings. Views not given are absent; the last dimension of q, k, v, p, o and states has stride 1.
+/// q, k, v, p and o share one dtype: f32, bf16 or f16. Gates may have any floating dtype. Decays are natural
+/// logarithms. Values are not checked.
 struct DeltaRuleInputs {
   ConstView q{};              ///< [B, T, H, K]
   ConstView k{};              ///< [B, T, H, K]
@@ -64,12 +74,14 @@ struct DeltaRuleInputs {
   ConstView cu_seqlens{};     ///< [N + 1] i32 or i64  packed sequences; needs B = 1
 };
 
-/// Scratch memory, provided by the caller, 64-byte aligned. Its content means nothing before or after a call.
+/// Scratch memory of the caller, aligned to 64 bytes, of at least workspace_bytes(). Its content means nothing before
+/// or after a call.
 struct Workspace {
   void* data = nullptr;
   std::int64_t bytes = 0;
 };
 
+/// Outputs, here and below, overlap neither inputs nor each other.
 struct DeltaRuleForward {
   DeltaRuleOptions options{};
   DeltaRuleInputs inputs{};
@@ -77,12 +89,14 @@ struct DeltaRuleForward {
   View final_state{};  ///< [N, HV, K, V] f32   optional
 };
 
+/// `options` and `inputs` are those of the forward call; nothing else of it is needed.
 struct DeltaRuleBackward {
   DeltaRuleOptions options{};
   DeltaRuleInputs inputs{};
   ConstView do_{};            ///< [B, T, HV, V]       gradient of o
   ConstView d_final_state{};  ///< [N, HV, K, V] f32   optional
-  // Gradients: each has the shape of its input, is overwritten, and may be absent when nobody asks for it.
+  // Gradients, dx = d loss / dx: each has the shape of its input, is overwritten, and may be absent: then it is not
+  // computed.
   View dq{};               ///< dtype of q
   View dk{};               ///< dtype of q
   View dv{};               ///< dtype of q
@@ -107,19 +121,20 @@ struct DeltaRuleDecode {
   View o{};      ///< [B, T, HV, V]       dtype of q
 };
 
-/// Bytes the workspace of such a call must have.
+/// Bytes the workspace of such a call must have. They depend on the shapes, the options and num_threads(); the only
+/// data read is cu_seqlens.
 COMBA_API std::int64_t workspace_bytes(const DeltaRuleForward& args);
 COMBA_API std::int64_t workspace_bytes(const DeltaRuleBackward& args);
 COMBA_API std::int64_t workspace_bytes(const DeltaRuleDecode& args);
 
-/// Computes o and final_state in chunks of 64 tokens. Throws Error when an argument breaks a rule; then nothing is
-/// written.
+/// o_t = h_t^T (scale q_t) for every token, and final_state = h after the last token of each sequence: the recurrence
+/// above, in chunks of 64 tokens (section 4 of the derivation).
 COMBA_API void delta_rule_forward(const DeltaRuleForward& args, Workspace workspace);
 
-/// Computes every gradient asked for, of the loss <o, do_> + <final_state, d_final_state>.
+/// Every gradient asked for, of loss = <o, do_> + <final_state, d_final_state> (section 5 of the derivation).
 COMBA_API void delta_rule_backward(const DeltaRuleBackward& args, Workspace workspace);
 
-/// Advances the state by T tokens and computes their outputs.
+/// state <- h after T tokens, o_t = h_t^T (scale q_t): the recurrence above as it stands, started from `state`.
 COMBA_API void delta_rule_decode_step(const DeltaRuleDecode& args, Workspace workspace);
 
 /// Implementations, best first: the first that supports a call runs it, unless the environment variable COMBA_IMPL
