@@ -17,7 +17,7 @@ ctest := .venv/bin/ctest --output-on-failure --no-tests=error --test-dir
 sources := git ls-files -- '*.h' '*.cpp' '*.cuh' '*.cu'
 
 .DEFAULT_GOAL := build
-.PHONY: help setup build demo test test-long test-fixtures require-fixtures format lint asan tsan fuzz install clean
+.PHONY: help setup build demo test test-long test-fixtures require-fixtures format lint asan tsan bench fuzz install clean
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 16
@@ -77,6 +77,9 @@ tsan: setup ## the tests below LibTorch under the thread sanitizer
 	$(call configure,tsan)
 	@$(cmake) --build build/tsan -j $(JOBS)
 	@$(ctest) build/tsan -LE '^long$$'
+
+bench: build ## measure the operator and published ones beside it; writes docs/benchmarks.md
+	@$(python) scripts/bench.py
 
 fuzz: setup ## feed hostile input to every fuzz target, FUZZ_SECONDS each
 	@scripts/fuzz $(FUZZ_SECONDS)

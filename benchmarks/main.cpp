@@ -48,6 +48,7 @@ void bench_operator(const Flags& flags) {
 int run(int argc, char** argv) {
   Flags flags;
   CLI::App program("Time the operators beside what this machine does at best.", "comba bench");
+  program.footer("Examples:\n  comba bench operator --device cpu");
   CLI::App* command = program.add_subcommand("operator", "delta_rule: forward, backward, decode")
                           ->footer(
                               "Each figure is the median of the repetitions. COMBA_IMPL=NAME times another "

@@ -85,16 +85,16 @@ Row training_row(const Shape& x, Rule rule, at::ScalarType dtype) {
 
 std::string update_name(std::int64_t mib) { return fmt::format("x *= a, {} MiB", mib); }
 
-Row decode_row(std::int64_t state_mib, std::int64_t H, std::int64_t D) {
+Row decode_row(std::int64_t state_mib, Rule rule, std::int64_t H, std::int64_t D) {
   const Shape x = {state_mib * kMiB / (4 * H * D * D), 1, H, D};
-  return {.name = fmt::format("decode_step comba f32 {}, {} MiB of state", x.name(), state_mib),
+  return {.name = fmt::format("decode_step {} f32 {}, {} MiB of state", name_of(rule), x.name(), state_mib),
           .unit = Work::bytes,
           .work = 2.0 * static_cast<double>(state_mib * kMiB),
           .ceiling = update_name(state_mib),
           .make_call = [=] {
-            const DeltaRuleTensors inputs = random_inputs(x, Rule::comba, at::kFloat, false);
+            const DeltaRuleTensors inputs = random_inputs(x, rule, at::kFloat, false);
             const at::Tensor state = at::full({x.B, x.H, x.D, x.D}, 0.01f);
-            return [=] { delta_rule_decode_step(inputs, state); };
+            return [=] { delta_rule_decode_step(inputs, state, {.rule = rule}); };
           }};
 }
 
@@ -143,8 +143,9 @@ std::vector<Row> operator_cpu_rows() {
   };
   for (const std::int64_t mib : {8, 1024}) {
     rows.push_back(update_row(mib));
-    rows.push_back(decode_row(mib, 16, 128));
+    rows.push_back(decode_row(mib, Rule::comba, 16, 128));
   }
+  rows.push_back(decode_row(8, Rule::gated_delta, 16, 128));
   return rows;
 }
 

@@ -1,0 +1,46 @@
+"""docs/benchmarks.md says what its results file says."""
+
+import importlib.util
+import json
+import subprocess
+
+import pytest
+
+from rules import tree
+
+
+def bench_script():
+    spec = importlib.util.spec_from_file_location("bench", tree.ROOT / "scripts/bench.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_page_is_the_one_its_results_make():
+    bench = bench_script()
+    assert bench.PAGE.read_text() == bench.page(json.loads(bench.RESULTS.read_text()))
+
+
+def test_a_run_writes_rows_with_their_ceilings(comba_program, tmp_path):
+    words = ["bench", "operator", "--filter", "ward gated_delta f32 B1 T2048 H16 D128$"]
+    few = ["--repetitions", "1", "--min-seconds", "0.001", "--json", tmp_path / "rows.json"]
+    bench = subprocess.run([comba_program, *words, *few], capture_output=True, text=True)
+    assert bench.returncode == 0, bench.stderr
+    ceiling, forward, training = json.loads((tmp_path / "rows.json").read_text())["rows"]
+    assert ceiling["name"] == "sgemm 2048" and "ceiling" not in ceiling
+    assert forward["ceiling"] == training["ceiling"] == "sgemm 2048"
+    assert forward["work"] == 163840 * 2048 * 16 and training["work"] == (163840 + 393216) * 2048 * 16
+    assert forward["rate"] == pytest.approx(forward["work"] / forward["median_seconds"])
+    assert forward["of_ceiling"] == pytest.approx(forward["rate"] / ceiling["rate"])
+    assert forward["name"] in bench.stdout
+
+
+def test_wrong_usage_is_told_in_one_line(comba_program):
+    for words, told in (
+        (["operator", "--filter", "nothing like this"], "matches no row"),
+        (["operator", "--filter", "("], "must be a regular expression"),
+        (["operator", "--device", "toaster"], "toaster"),
+        ([], "subcommand"),
+    ):
+        bench = subprocess.run([comba_program, "bench", *words], capture_output=True, text=True)
+        assert bench.returncode == 2 and told in bench.stderr and bench.stderr.count("\n") == 1
