@@ -5,8 +5,10 @@
 #include <fmt/format.h>
 #include <torch/csrc/autograd/autograd.h>
 
+#include <algorithm>
 #include <string>
 
+#include "base/environment.h"
 #include "libtorch/delta_rule.h"
 
 namespace comba::benchmarks {
@@ -124,6 +126,15 @@ Row product_row(const std::string& name, at::IntArrayRef a_sizes, at::IntArrayRe
 }
 
 }  // namespace
+
+std::string operator_implementation() {
+  const std::string forced = forced_implementation();
+  if (!forced.empty()) return forced;
+  const View rows(nullptr, DType::f32, {1, 0, 1, 128}), gates(nullptr, DType::f32, {1, 0, 1});
+  const auto list =
+      delta_rule_implementations({.inputs = {.q = rows, .k = rows, .v = rows, .beta = gates, .g = gates}, .o = rows});
+  return std::ranges::find(list, "", &DeltaRuleImplementation::refusal)->name;
+}
 
 std::vector<Row> operator_cpu_rows() {
   const Shape paper_like = {1, 2048, 16, 128};

@@ -9,8 +9,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
-#include "base/environment.h"
-#include "comba/delta_rule.h"
+#include "operator_cpu.h"
 
 namespace comba::benchmarks {
 namespace {
@@ -53,13 +52,12 @@ std::string to_table(const std::vector<Measurement>& measurements) {
 }
 
 std::string to_json(const std::vector<Measurement>& measurements) {
-  const std::string forced = forced_implementation();
   nlohmann::ordered_json json;
   json["context"] = {
       {"program", "comba " COMBA_VERSION " (" COMBA_BUILD_TYPE ", g++ " __VERSION__ ", LibTorch " TORCH_VERSION ")"},
       {"processor", processor()},
       {"threads", at::get_num_threads()},
-      {"implementation", forced.empty() ? delta_rule_implementations().front() : forced},
+      {"implementation", operator_implementation()},
   };
   for (const Measurement& m : measurements) {
     nlohmann::ordered_json row;

@@ -65,17 +65,29 @@ void print_model(const std::filesystem::path& path) {
              static_cast<double>(total) / 1e6, config.num_hidden_layers, format_bytes(total * 4));
 }
 
+/// A call as models make them, but of no tokens.
+DeltaRuleForward typical_call() {
+  const View rows(nullptr, DType::f32, {1, 0, 1, 128}), gates(nullptr, DType::f32, {1, 0, 1});
+  return {.inputs = {.q = rows, .k = rows, .v = rows, .beta = gates, .g = gates}, .o = rows};
+}
+
 void print_implementations() {
-  const std::vector<std::string> names = delta_rule_implementations();
+  const std::vector<DeltaRuleImplementation> list = delta_rule_implementations(typical_call());
+  std::vector<std::string> names;
+  for (const DeltaRuleImplementation& implementation : list) names.push_back(implementation.name);
   const std::string forced = forced_implementation();
-  require(forced.empty() || std::find(names.begin(), names.end(), forced) != names.end(), ErrorCode::invalid_argument,
+  require(forced.empty() || std::ranges::count(names, forced) > 0, ErrorCode::invalid_argument,
           "[inspect] COMBA_IMPL must name an implementation, as ", nearest_name(forced, names), "; got ", forced);
-  fmt::print("operator      implementation\n");
-  for (const std::string& name : names) {
-    const char* note = name == forced                            ? "  (by COMBA_IMPL)"
-                       : forced.empty() && name == names.front() ? "  (first choice)"
-                                                                 : "";
-    fmt::print("{:<14}{}{}\n", "delta_rule", name, note);
+  const auto first = std::ranges::find(list, "", &DeltaRuleImplementation::refusal);
+  fmt::print("{:<14}{:<16}{}\n", "operator", "implementation", "on this machine");
+  for (auto it = list.begin(); it != list.end(); ++it) {
+    std::string note = it->refusal.empty() ? "yes" : "no: " + it->refusal;
+    if (it->name == forced) {
+      note += ", chosen by COMBA_IMPL";
+    } else if (forced.empty() && it == first) {
+      note += ", the first choice";
+    }
+    fmt::print("{:<14}{:<16}{}\n", "delta_rule", it->name, note);
   }
 }
 

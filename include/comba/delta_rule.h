@@ -137,8 +137,13 @@ COMBA_API void delta_rule_backward(const DeltaRuleBackward& args, Workspace work
 /// state <- h after T tokens, o_t = h_t^T (scale q_t): the recurrence above as it stands, started from `state`.
 COMBA_API void delta_rule_decode_step(const DeltaRuleDecode& args, Workspace workspace);
 
-/// Implementations, best first: the first that supports a call runs it, unless the environment variable COMBA_IMPL
-/// names one. For tests, benchmarks and `comba inspect implementations`.
-COMBA_API std::vector<std::string> delta_rule_implementations();
+struct DeltaRuleImplementation {
+  std::string name;     ///< its path with dots: cpu.avx2
+  std::string refusal;  ///< why it cannot run the call; empty when it can
+};
+
+/// Implementations, best first: the first that does not refuse a call runs it, unless the environment variable
+/// COMBA_IMPL names one. Throws Error when an argument breaks a rule.
+COMBA_API std::vector<DeltaRuleImplementation> delta_rule_implementations(const DeltaRuleForward& args);
 
 }  // namespace comba

@@ -219,6 +219,72 @@ TEST(Arguments, GradientsNeedTheirInput) {
                  "dq must have the shape of its input [1, 8, 2, 4] f32; got [1, 8, 2, 5] f32");
 }
 
+/// Breaks one view of a good call in every way a view can be wrong; each time the message must name it.
+template <class Args, class AnyView>
+void expect_named_when_broken(const Args& good, AnyView Args::*view, const std::string& name) {
+  SCOPED_TRACE(name);
+  ASSERT_NO_THROW(delta_rule::check(good));
+  ASSERT_TRUE((good.*view).given());
+  const auto broken = [&](const auto& change, const std::string& message) {
+    Args args = good;
+    change(args.*view);
+    expect_message([&] { delta_rule::check(args); }, name + message);
+  };
+  broken([](auto& x) { x.data = nullptr; }, " must point to its data");
+  broken([](auto& x) { x.sizes[0] += 1; }, " must have ");
+  if ((good.*view).rank > 1) broken([](auto& x) { x.rank -= 1; }, " must have ");
+  broken([](auto& x) { x.dtype = DType::i32; }, " must be ");
+  if ((good.*view).rank == 4) broken([](auto& x) { x.strides[3] = 2; }, " must have stride 1 in its last dimension");
+}
+
+TEST(Arguments, EveryOutputMustFit) {
+  Case c(small());
+  Buffer o(DType::f32, {1, 8, 4, 4}), state(DType::f32, {1, 4, 4, 4});
+  const DeltaRuleForward forward = {c.options, c.inputs(), o.view(), state.view()};
+  expect_named_when_broken(forward, &DeltaRuleForward::o, "o");
+  expect_named_when_broken(forward, &DeltaRuleForward::final_state, "final_state");
+  DeltaRuleDecode decode = {c.options, c.inputs(), state.view(), o.view()};
+  decode.inputs.initial_state = {};
+  expect_named_when_broken(decode, &DeltaRuleDecode::o, "o");
+  expect_named_when_broken(decode, &DeltaRuleDecode::state, "state");
+}
+
+TEST(Arguments, EveryGradientMustFit) {
+  for (const bool fused_gates : {false, true}) {
+    for (const Feedback feedback : {Feedback::scalar, Feedback::per_value_head}) {
+      Description x = small();
+      x.fused_gates = fused_gates;
+      x.feedback = feedback;
+      Case c(x);
+      const DeltaRuleInputs in = c.inputs();
+      const DeltaRuleBackward none = {
+          .options = c.options, .inputs = in, .do_ = c.d_o.view(), .d_final_state = c.d_final_state.view()};
+      expect_named_when_broken(none, &DeltaRuleBackward::do_, "do_");
+      expect_named_when_broken(none, &DeltaRuleBackward::d_final_state, "d_final_state");
+      const auto gradient = [&](View DeltaRuleBackward::*view, const char* name, Buffer& input) {
+        if (!input.given()) return;
+        Buffer memory(input.dtype(), input.sizes());
+        DeltaRuleBackward args = none;
+        args.*view = memory.view();
+        expect_named_when_broken(args, view, name);
+      };
+      gradient(&DeltaRuleBackward::dq, "dq", c.q);
+      gradient(&DeltaRuleBackward::dk, "dk", c.k);
+      gradient(&DeltaRuleBackward::dv, "dv", c.v);
+      gradient(&DeltaRuleBackward::dp, "dp", c.p);
+      gradient(&DeltaRuleBackward::db, "db", c.b);
+      gradient(&DeltaRuleBackward::dd, "dd", c.d);
+      gradient(&DeltaRuleBackward::dbeta, "dbeta", c.beta);
+      gradient(&DeltaRuleBackward::dbeta_logit, "dbeta_logit", c.beta_logit);
+      gradient(&DeltaRuleBackward::dg, "dg", c.g);
+      gradient(&DeltaRuleBackward::da, "da", c.a);
+      gradient(&DeltaRuleBackward::dA_log, "dA_log", c.A_log);
+      gradient(&DeltaRuleBackward::ddt_bias, "ddt_bias", c.dt_bias);
+      gradient(&DeltaRuleBackward::d_initial_state, "d_initial_state", c.initial_state);
+    }
+  }
+}
+
 TEST(Arguments, DecodeTakesItsStateInPlace) {
   Case c(small());
   Buffer o(DType::f32, {1, 8, 4, 4}), state(DType::f32, {1, 4, 4, 4});

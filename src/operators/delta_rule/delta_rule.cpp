@@ -30,7 +30,9 @@ const Implementation& choose(const Problem& problem) {
   }
   if (reasons.empty()) {
     std::string names;
-    for (const std::string& name : delta_rule_implementations()) names += (names.empty() ? "" : ", ") + name;
+    for (const Implementation& implementation : implementations()) {
+      names += concat(names.empty() ? "" : ", ", implementation.name);
+    }
     throw Error(ErrorCode::invalid_argument,
                 concat("[delta_rule] COMBA_IMPL must be one of ", names, "; got ", forced));
   }
@@ -49,12 +51,13 @@ void check_workspace(const char* where, const Workspace& workspace, std::int64_t
 }  // namespace
 }  // namespace delta_rule
 
-std::vector<std::string> delta_rule_implementations() {
-  std::vector<std::string> names;
+std::vector<DeltaRuleImplementation> delta_rule_implementations(const DeltaRuleForward& args) {
+  const delta_rule::Problem problem = delta_rule::check(args);
+  std::vector<DeltaRuleImplementation> list;
   for (const delta_rule::Implementation& implementation : delta_rule::implementations()) {
-    names.emplace_back(implementation.name);
+    list.push_back({implementation.name, implementation.refusal(problem)});
   }
-  return names;
+  return list;
 }
 
 std::int64_t workspace_bytes(const DeltaRuleForward& args) {
