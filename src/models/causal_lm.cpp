@@ -120,7 +120,7 @@ CausalLM::CausalLM(const ModelConfig& config, const at::TensorOptions& options) 
 
 void CausalLM::initialize(uint64_t seed) { initialize_parameters(*this, config_, seed); }
 
-at::Tensor CausalLM::forward(const at::Tensor& input_ids, ModelState* state, const at::Tensor& cu_seqlens) {
+at::Tensor CausalLM::hidden(const at::Tensor& input_ids, ModelState* state, const at::Tensor& cu_seqlens) {
   require(input_ids.dim() == 2 && input_ids.scalar_type() == at::kLong, ErrorCode::invalid_argument,
           "[model] input_ids must be [B, T] i64; got ", input_ids.sizes(), " ", input_ids.scalar_type());
   require(state == nullptr || !cu_seqlens.defined(), ErrorCode::invalid_argument,
@@ -137,7 +137,19 @@ at::Tensor CausalLM::forward(const at::Tensor& input_ids, ModelState* state, con
   const nn::TokenSpan span{.cu_seqlens = cu_seqlens, .first_position = state == nullptr ? 0 : state->position};
   const at::Tensor hidden = backbone_->forward(input_ids, span, state);
   if (state != nullptr) state->position += input_ids.size(1);
+  return hidden;
+}
+
+at::Tensor CausalLM::project(const at::Tensor& hidden) {
   return lm_head_ ? lm_head_->forward(hidden) : nn::linear(hidden, backbone_->embedding_weight());
+}
+
+at::Tensor CausalLM::forward(const at::Tensor& input_ids, ModelState* state, const at::Tensor& cu_seqlens) {
+  return project(hidden(input_ids, state, cu_seqlens));
+}
+
+at::Tensor CausalLM::next_logits(const at::Tensor& input_ids, ModelState& state) {
+  return project(hidden(input_ids, &state, {}).select(1, -1));
 }
 
 at::Tensor CausalLM::loss(const at::Tensor& input_ids, const at::Tensor& labels, const at::Tensor& cu_seqlens) {

@@ -45,6 +45,10 @@ class CausalLM : public torch::nn::Module {
   /// cu_seqlens [N + 1]: borders of packed sequences, B = 1; no token then sees one of another sequence.
   at::Tensor forward(const at::Tensor& input_ids, ModelState* state = nullptr, const at::Tensor& cu_seqlens = {});
 
+  /// Logits of the token after the last one.  input_ids [B, T] i64, T > 0 -> [B, vocab]
+  /// The last row of forward(), without the work and the memory of the others.
+  at::Tensor next_logits(const at::Tensor& input_ids, ModelState& state);
+
   /// Mean cross entropy in nats, an fp32 scalar, over the labels that are not -100.
   /// labels [B, T] i64: labels[b, t] is the token to be predicted at position t (nothing is shifted in here).
   /// No label at all gives NaN.
@@ -55,6 +59,9 @@ class CausalLM : public torch::nn::Module {
 
  private:
   class Backbone;
+
+  at::Tensor hidden(const at::Tensor& input_ids, ModelState* state, const at::Tensor& cu_seqlens);  // [B, T, D]
+  at::Tensor project(const at::Tensor& hidden);  // [.., D] -> [.., vocab]
 
   ModelConfig config_;
   std::shared_ptr<Backbone> backbone_;
