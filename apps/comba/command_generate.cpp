@@ -4,66 +4,147 @@
 #include <ATen/Parallel.h>
 
 #include <cstdint>
-#include <cstdio>
 #include <filesystem>
 #include <memory>
-#include <span>
+#include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
-#include "comba/error.h"
+#include "base/message.h"
 #include "command.h"
 #include "generation/generate.h"
+#include "generation/state_file.h"
+#include "generation_output.h"
+#include "json_lines.h"
 #include "models/checkpoint.h"
 #include "signals.h"
 #include "training/run_directory.h"
 #include "training/training_checkpoint.h"
-#include "utf8_stream.h"
 
 namespace comba::cli {
 namespace {
 
 constexpr const char* kGenerateDetails =
-    R"(Prints the prompt and what the model makes of it, each token as soon as it is known, until the model ends the document
-or --max-tokens are there. Time and memory a token do not grow with the length of the text.
+    R"(Prints the prompt and what the model makes of it, each token as soon as it is known, until the model ends the document,
+a stop string comes up (it is not printed) or --max-tokens are there. Time and memory a token do not grow with the
+length of the text.
+
+--json prints one object a text instead: index, prompt, text (what was generated), prompt_tokens, tokens (how many were
+generated), finish (end: the model ended the document; stop: a stop string; length: --max-tokens; interrupted), seconds
+and tokens_per_second (of generating, without reading the prompt). --prompts reads one object a line, with the text
+under "prompt"; several are continued side by side, and the results come in the order of the file.
+
+--state-out keeps what the model knows of the text, prompt and continuation, in a small file. --state-in goes on from
+there; a prompt is then what follows, and may be left out.
 
 Examples:
   comba generate --model run --prompt 'template<typename _Tp>' --max-tokens 400
-  comba generate --model run --prompt '#include <' --temperature 0.7 --top-p 0.9 --seed 3
-  comba generate --model run --prompt '' --temperature 0)";
+  comba generate --model run --prompt '#include <' --temperature 0.7 --top-p 0.9 --seed 3 --stop '>'
+  comba generate --model run --prompts prompts.jsonl --temperature 0 --batch 16 > texts.jsonl
+  comba generate --model run --prompt-file book.txt --max-tokens 0 --no-echo --state-out book.state
+  comba generate --model run --state-in book.state --prompt 'In short,' --min-p 0.1)";
 
 struct GenerateFlags {
-  std::filesystem::path model;
-  std::string prompt;
+  std::filesystem::path model, prompt_file, prompts, state_in, state_out;
+  std::optional<std::string> prompt;
+  std::vector<std::string> stop;
   generation::GenerateOptions options;
+  bool json = false;
+  bool no_echo = false;
   int threads = 0;
 };
 
-void print_now(const std::string& text) {
-  fmt::print("{}", text);
-  std::fflush(stdout);
+/// The texts to be continued, in order.
+std::vector<std::string> read_prompts(const GenerateFlags& flags) {
+  if (!flags.prompts.empty()) {
+    std::vector<std::string> prompts;
+    for_each_json_line(flags.prompts, [&](const nlohmann::json& object, const std::string& where) {
+      prompts.push_back(text_of(object, "prompt", where));
+    });
+    return prompts;
+  }
+  if (!flags.prompt_file.empty()) return {read_input(flags.prompt_file)};
+  require(flags.prompt || !flags.state_in.empty(), ErrorCode::invalid_argument,
+          "[generate] needs something to continue: --prompt, --prompt-file, --prompts or --state-in");
+  return {flags.prompt.value_or("")};
+}
+
+void check(const GenerateFlags& flags) {
+  const generation::TokenSampler sampler(flags.options.sampling);
+  const generation::StopStrings stop(flags.stop);
 }
 
 void run_generate(GenerateFlags flags) {
-  const generation::TokenSampler check(flags.options.sampling);  // complains before anything is read or printed
+  check(flags);  // complains before anything is read or printed
   const StopFlag& stop = stop_on_signals();
   if (flags.threads > 0) at::set_num_threads(flags.threads);
+  const std::vector<std::string> texts = read_prompts(flags);
   const std::filesystem::path directory = training::find_model_directory(flags.model);
   const data::Tokenizer tokenizer = training::load_tokenizer(directory);
   const auto model = models::load_model(directory);
-  std::vector<std::int64_t> prompt = {tokenizer.bos()};
-  for (const std::int64_t id : tokenizer.encode(flags.prompt)) prompt.push_back(id);
   flags.options.vocab = tokenizer.vocab();
   flags.options.stop_token = tokenizer.bos();  // the next document begins
+  flags.options.keep_states = !flags.state_out.empty();
 
-  Utf8Stream text;
-  print_now(text.feed(flags.prompt));
-  generation::generate(*model, prompt, flags.options, [&](std::int64_t token) {
-    print_now(text.feed(tokenizer.decode(std::span(&token, 1))));
-    return !stop.requested();
-  });
-  print_now(text.finish() + '\n');
+  std::optional<generation::TextState> before;
+  if (!flags.state_in.empty()) before = generation::load_state(*model, tokenizer.to_json(), flags.state_in);
+  std::vector<generation::Prompt> prompts;
+  for (const std::string& text : texts) {
+    generation::Prompt prompt{.tokens = tokenizer.encode(text), .after = before ? &*before : nullptr};
+    if (!before) prompt.tokens.insert(prompt.tokens.begin(), tokenizer.bos());
+    prompts.push_back(std::move(prompt));
+  }
+
+  GenerationOutput output({.texts = texts,
+                           .prompts = prompts,
+                           .tokenizer = tokenizer,
+                           .stop_strings = flags.stop,
+                           .as_json = flags.json || !flags.prompts.empty(),
+                           .echo = !flags.no_echo},
+                          stop);
+  const auto results = generation::generate(*model, prompts, flags.options, output.events());
+  if (!flags.state_out.empty()) {
+    generation::save_state(results[0].state.value(), *model, tokenizer.to_json(), flags.state_out);
+  }
   if (stop.requested()) throw Error(ErrorCode::interrupted, "[generate] stopped by a signal");
+}
+
+void add_sampling_flags(CLI::App& command, generation::SamplingOptions& sampling) {
+  command.add_option("--temperature", sampling.temperature, "Divides the logits (default 1); 0: always the likeliest")
+      ->type_name("X");
+  command.add_option("--top-k", sampling.top_k, "Draw from the N likeliest tokens; 0: all")->type_name("N");
+  command.add_option("--top-p", sampling.top_p, "Draw from the likeliest tokens that reach this probability")
+      ->type_name("X");
+  command.add_option("--min-p", sampling.min_p, "Draw from the tokens at least X times as likely as the likeliest")
+      ->type_name("X");
+  command
+      .add_option("--repetition-penalty", sampling.repetition_penalty,
+                  "Above 1, recent tokens become less likely (default 1)")
+      ->type_name("X");
+  command
+      .add_option("--repetition-window", sampling.repetition_window,
+                  "How many tokens are recent, those of the prompt included (default 64)")
+      ->type_name("N");
+  command.add_option("--seed", sampling.seed, "The same seed gives the same text (default 0)")->type_name("N");
+}
+
+/// What to continue, and where the state comes from and goes to.
+void add_text_flags(CLI::App& command, GenerateFlags& flags) {
+  CLI::Option* text = command.add_option("--prompt", flags.prompt, "Text to continue")->type_name("TEXT");
+  CLI::Option* file = command.add_option("--prompt-file", flags.prompt_file, "The text as a file; -: standard input")
+                          ->type_name("FILE")
+                          ->excludes(text);
+  CLI::Option* many = command.add_option("--prompts", flags.prompts, "Many texts as JSON lines; -: standard input")
+                          ->type_name("FILE")
+                          ->excludes(text)
+                          ->excludes(file);
+  command.add_option("--state-in", flags.state_in, "Go on after the text of this state")
+      ->type_name("FILE")
+      ->excludes(many);
+  command.add_option("--state-out", flags.state_out, "Keep the state after the text in this file")
+      ->type_name("FILE")
+      ->excludes(many);
 }
 
 }  // namespace
@@ -75,18 +156,22 @@ void register_generate(CLI::App& program) {
   command->add_option("--model", flags->model, "Model directory, or a run (its newest checkpoint)")
       ->required()
       ->type_name("DIR");
-  command->add_option("--prompt", flags->prompt, "Text to continue")->required()->type_name("TEXT");
+  add_text_flags(*command, *flags);
   command->add_option("--max-tokens", options.max_tokens, "Tokens to generate, at most (default 256)")
       ->check(CLI::NonNegativeNumber.description(""))
       ->type_name("N");
-  command
-      ->add_option("--temperature", options.sampling.temperature,
-                   "Divides the logits (default 1); 0: always the likeliest")
-      ->type_name("X");
-  command->add_option("--top-k", options.sampling.top_k, "Draw from the N likeliest tokens; 0: all")->type_name("N");
-  command->add_option("--top-p", options.sampling.top_p, "Draw from the likeliest tokens that reach this probability")
-      ->type_name("X");
-  command->add_option("--seed", options.sampling.seed, "The same seed gives the same text (default 0)")->type_name("N");
+  command->add_option("--stop", flags->stop, "Text that ends the text; may be given again")
+      ->type_name("TEXT")
+      ->allow_extra_args(false);
+  add_sampling_flags(*command, options.sampling);
+  command->add_option("--batch", options.batch_size, "Texts continued side by side, at most (default 8)")
+      ->check(CLI::PositiveNumber.description(""))
+      ->type_name("N");
+  command->add_option("--chunk", options.chunk_length, "Tokens of a prompt read at once (default 1024)")
+      ->check(CLI::PositiveNumber.description(""))
+      ->type_name("N");
+  command->add_flag("--no-echo", flags->no_echo, "Do not print the prompt");
+  command->add_flag("--json", flags->json, "Print one JSON object a text");
   command->add_option("--threads", flags->threads, "Threads; 0: as many as LibTorch takes by itself")
       ->check(CLI::NonNegativeNumber.description(""))
       ->type_name("N");

@@ -16,9 +16,21 @@ double sum_of_nats(const at::Tensor& logits, const at::Tensor& labels) {
   return -log_probabilities.gather(1, labels.unsqueeze(1)).sum(at::kDouble).item<double>();
 }
 
+/// score_document() of each window by itself.
+double score_windows(models::CausalLM& model, std::span<const std::int64_t> ids, std::size_t window,
+                     std::int64_t chunk_length) {
+  double nats = 0;
+  for (std::size_t first = 0; first + 1 < ids.size(); first += window) {
+    nats += score_document(model, ids.subspan(first, std::min(window + 1, ids.size() - first)), chunk_length);
+  }
+  return nats;
+}
+
 }  // namespace
 
-double EvaluationResult::perplexity() const { return std::exp(nats / static_cast<double>(tokens)); }
+double EvaluationResult::loss() const { return nats / static_cast<double>(tokens); }
+
+double EvaluationResult::perplexity() const { return std::exp(loss()); }
 
 double EvaluationResult::bits_per_byte() const { return nats / std::numbers::ln2 / static_cast<double>(bytes); }
 
@@ -42,6 +54,8 @@ EvaluationResult evaluate(models::CausalLM& model, const data::TokenDataset& dat
           "[evaluate] the split must have documents; got an empty one");
   require(options.chunk_length > 0, ErrorCode::invalid_argument, "[evaluate] chunk_length must be at least 1; got ",
           options.chunk_length);
+  require(options.window >= 0, ErrorCode::invalid_argument, "[evaluate] window must be at least 0; got ",
+          options.window);
   require(dataset.tokenizer().vocab() <= model.config().vocab_size, ErrorCode::invalid_argument,
           "[evaluate] the model's vocab_size must be at least the data set's vocabulary of ",
           dataset.tokenizer().vocab(), "; got ", model.config().vocab_size);
@@ -51,11 +65,16 @@ EvaluationResult evaluate(models::CausalLM& model, const data::TokenDataset& dat
     const data::Document document = dataset.document(i);
     ids.resize(static_cast<std::size_t>(document.num_tokens));
     dataset.read_tokens(document.first_token, ids);
-    result.nats += score_document(model, ids, options.chunk_length);
-    result.tokens += document.num_tokens - 1;
-    result.bytes += document.num_bytes;
+    const double nats = options.window > 0
+                            ? score_windows(model, ids, static_cast<std::size_t>(options.window), options.chunk_length)
+                            : score_document(model, ids, options.chunk_length);
+    const EvaluationResult score{
+        .nats = nats, .tokens = document.num_tokens - 1, .bytes = document.num_bytes, .documents = 1};
+    result.nats += score.nats;
+    result.tokens += score.tokens;
+    result.bytes += score.bytes;
     ++result.documents;
-    if (options.on_progress) options.on_progress(result.bytes);
+    if (options.on_document) options.on_document(document, score);
   }
   return result;
 }

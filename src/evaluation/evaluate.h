@@ -10,27 +10,33 @@
 /// How well a model predicts text it has not learned from.
 namespace comba::evaluation {
 
-struct EvaluationOptions {
-  /// Tokens a forward pass. The state is carried from chunk to chunk, so this bounds memory and changes nothing else.
-  std::int64_t chunk_length = 2048;
-  /// Called after each document with the bytes scored so far.
-  std::function<void(std::int64_t bytes)> on_progress = nullptr;
-};
-
+/// What one document, or several together, cost to predict.
 struct EvaluationResult {
   double nats = 0;          ///< total cross entropy
   std::int64_t tokens = 0;  ///< tokens predicted: all but each document's BOS
   std::int64_t bytes = 0;   ///< of text those tokens stand for
   std::int64_t documents = 0;
 
+  double loss() const;           ///< nats / tokens
   double perplexity() const;     ///< exp(nats / tokens), a token
   double bits_per_byte() const;  ///< nats / ln 2 / bytes
 };
 
-/// Scores every document of a split from its first to its last token, each from an empty state, so that the whole
-/// document before a token is its context. BOS conditions and is not predicted. The softmax is over all rows of the
-/// model, padding rows included.
-/// Throws Error(invalid_argument) for an empty split, a chunk_length below 1, or ids outside the model's vocabulary.
+struct EvaluationOptions {
+  /// Tokens a forward pass. The state is carried from chunk to chunk, so this bounds memory and changes nothing else.
+  std::int64_t chunk_length = 2048;
+  /// 0: the whole document before a token is its context. N: the document is cut into windows, in each of which N
+  /// tokens are predicted; a token's context is what lies before it in its window, and the first one's is its
+  /// predecessor.
+  std::int64_t window = 0;
+  /// Called after each document with its own score.
+  std::function<void(const data::Document& document, const EvaluationResult& score)> on_document = nullptr;
+};
+
+/// Scores every document of a split from its first to its last token, each from an empty state. BOS conditions and is
+/// not predicted. The softmax is over all rows of the model, padding rows included.
+/// Throws Error(invalid_argument) for an empty split, a chunk_length below 1, a window below 0, or ids outside the
+/// model's vocabulary.
 EvaluationResult evaluate(models::CausalLM& model, const data::TokenDataset& dataset, const EvaluationOptions& options);
 
 /// Cross entropy in nats of ids[1..], each given all ids before it.

@@ -1,44 +1,163 @@
 #include "generation/generate.h"
 
 #include <algorithm>
+#include <chrono>
 
 #include "base/message.h"
+#include "generation/decoder.h"
+#include "models/read_tokens.h"
 
 namespace comba::generation {
 namespace {
 
-/// Logits of the token after `ids`, whose state is advanced past them.  -> [vocab] f32
-at::Tensor next_logits(models::CausalLM& model, std::span<const std::int64_t> ids, models::ModelState& state) {
-  const at::Tensor input_ids = at::tensor(c10::ArrayRef<std::int64_t>(ids.data(), ids.size()), at::kLong).unsqueeze(0);
-  return model.forward(input_ids, &state).select(0, 0).select(0, -1).to(at::kFloat).contiguous();
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+/// Number of ids that may be drawn.
+std::int64_t checked_vocab(const models::CausalLM& model, const GenerateOptions& options) {
+  const std::int64_t rows = model.config().vocab_size;
+  require(options.vocab >= 0 && options.vocab <= rows, ErrorCode::invalid_argument,
+          "[generate] vocab must be from 0 to the model's vocab_size of ", rows, "; got ", options.vocab);
+  require(options.max_tokens >= 0, ErrorCode::invalid_argument, "[generate] max_tokens must be at least 0; got ",
+          options.max_tokens);
+  require(options.batch_size > 0, ErrorCode::invalid_argument, "[generate] batch_size must be at least 1; got ",
+          options.batch_size);
+  return options.vocab > 0 ? options.vocab : rows;
 }
+
+void check_prompt(const models::CausalLM& model, const Prompt& prompt) {
+  const std::int64_t rows = model.config().vocab_size;
+  require(!prompt.tokens.empty() || prompt.after != nullptr, ErrorCode::invalid_argument,
+          "[generate] a prompt must have at least one token; got none");
+  for (const std::int64_t id : prompt.tokens) {
+    require(id >= 0 && id < rows, ErrorCode::invalid_argument,
+            "[generate] a prompt's ids must be from 0 to below the model's vocab_size of ", rows, "; got ", id);
+  }
+}
+
+/// One call of generate().
+class Run {
+ public:
+  Run(models::CausalLM& model, std::span<const Prompt> prompts, const GenerateOptions& options,
+      const GenerateEvents& events)
+      : model_(model),
+        prompts_(prompts),
+        options_(options),
+        events_(events),
+        vocab_(checked_vocab(model, options)),
+        decoder_(model),
+        results_(prompts.size()) {
+    for (const Prompt& prompt : prompts) check_prompt(model, prompt);
+  }
+
+  std::vector<Continuation> complete() {
+    std::size_t next = 0;
+    while (next < prompts_.size() || !rows_.empty()) {
+      while (next < prompts_.size() && decoder_.num_rows() < options_.batch_size) start(next++);
+      const std::vector<std::int64_t> tokens = draw();
+      if (!tokens.empty()) decoder_.step(tokens);
+    }
+    return std::move(results_);
+  }
+
+ private:
+  struct Row {
+    std::size_t text;
+    TokenSampler sampler;
+    Clock::time_point start;
+  };
+
+  /// Reads a prompt and makes it the last row.
+  void start(std::size_t text) {
+    const Clock::time_point start = Clock::now();
+    const Prompt& prompt = prompts_[text];
+    Row row{.text = text, .sampler = TokenSampler(options_.sampling), .start = {}};
+    models::ModelState state = prompt.after ? prompt.after->model.clone() : model_.initial_state(/*batch=*/1);
+    at::Tensor next_logits = prompt.after ? prompt.after->next_logits : at::Tensor();
+    if (prompt.after) row.sampler.observe(prompt.after->recent_tokens);
+    if (!prompt.tokens.empty()) {
+      const auto on_chunk = [&](std::int64_t tokens) {
+        if (events_.on_read) events_.on_read(text, tokens);
+      };
+      next_logits = models::read_tokens(model_, prompt.tokens, state, options_.chunk_length, on_chunk);
+      row.sampler.observe(prompt.tokens);
+    }
+    decoder_.add(state, next_logits);
+    row.start = Clock::now();
+    results_[text].seconds_reading = seconds_since(start);
+    rows_.push_back(std::move(row));
+  }
+
+  /// The next token of each row that goes on. The others end.
+  std::vector<std::int64_t> draw() {
+    std::vector<std::int64_t> tokens;
+    for (std::size_t row = 0; row < rows_.size();) {
+      if (const auto finish = draw(rows_[row])) {
+        end(row, *finish);
+      } else {
+        tokens.push_back(results_[rows_[row].text].tokens.back());
+        ++row;
+      }
+    }
+    return tokens;
+  }
+
+  /// Draws one token, or says why there is none to be read.
+  std::optional<Finish> draw(Row& row) {
+    Continuation& result = results_[row.text];
+    const auto num_tokens = [&] { return static_cast<std::int64_t>(result.tokens.size()); };
+    const auto index = static_cast<std::int64_t>(&row - rows_.data());
+    if (num_tokens() >= options_.max_tokens) return Finish::length;
+    const std::int64_t token = row.sampler.sample(decoder_.next_logits(index).first(static_cast<std::size_t>(vocab_)));
+    if (token == options_.stop_token) return Finish::stop_token;
+    result.tokens.push_back(token);
+    if (events_.on_token && !events_.on_token(row.text, token)) return Finish::callback;
+    if (num_tokens() == options_.max_tokens && !options_.keep_states) return Finish::length;  // nobody reads on
+    return std::nullopt;
+  }
+
+  void end(std::size_t index, Finish finish) {
+    const auto row_number = static_cast<std::int64_t>(index);
+    const Row row = std::move(rows_[index]);
+    Continuation& result = results_[row.text];
+    result.finish = finish;
+    result.seconds_generating = seconds_since(row.start);
+    if (options_.keep_states) result.state = state_after(row, row_number, finish);
+    rows_.erase(rows_.begin() + row_number);
+    decoder_.remove(row_number);
+    if (events_.on_end) events_.on_end(row.text, result);
+  }
+
+  TextState state_after(const Row& row, std::int64_t row_number, Finish finish) {
+    const auto logits = decoder_.next_logits(row_number);
+    TextState state{.model = decoder_.state(row_number),
+                    .next_logits = at::tensor(c10::ArrayRef<float>(logits.data(), logits.size())),
+                    .recent_tokens = row.sampler.recent()};
+    if (finish == Finish::callback) {  // its last token has been drawn and not read
+      const std::int64_t last = results_[row.text].tokens.back();
+      state.next_logits = models::read_tokens(model_, {&last, 1}, state.model, /*chunk_length=*/1);
+    }
+    if (finish == Finish::stop_token && !state.recent_tokens.empty()) state.recent_tokens.pop_back();  // not part of it
+    return state;
+  }
+
+  models::CausalLM& model_;
+  std::span<const Prompt> prompts_;
+  const GenerateOptions& options_;
+  const GenerateEvents& events_;
+  std::int64_t vocab_;
+  Decoder decoder_;
+  std::vector<Row> rows_;  // of the decoder
+  std::vector<Continuation> results_;
+};
 
 }  // namespace
 
-std::vector<std::int64_t> generate(models::CausalLM& model, std::span<const std::int64_t> prompt,
-                                   const GenerateOptions& options, const TokenCallback& on_token) {
-  const std::int64_t rows = model.config().vocab_size;
-  const std::int64_t vocab = options.vocab > 0 ? options.vocab : rows;
-  require(vocab <= rows, ErrorCode::invalid_argument, "[generate] vocab must be at most the model's vocab_size of ",
-          rows, "; got ", vocab);
-  require(!prompt.empty(), ErrorCode::invalid_argument, "[generate] the prompt must have at least one token");
-  require(std::ranges::all_of(prompt, [&](std::int64_t id) { return id >= 0 && id < rows; }),
-          ErrorCode::invalid_argument, "[generate] the prompt's ids must be below the model's vocab_size of ", rows);
-
+std::vector<Continuation> generate(models::CausalLM& model, std::span<const Prompt> prompts,
+                                   const GenerateOptions& options, const GenerateEvents& events) {
   const at::NoGradGuard no_grad;
-  TokenSampler sampler(options.sampling);
-  models::ModelState state = model.initial_state(/*batch=*/1);
-  std::vector<std::int64_t> tokens;
-  std::span<const std::int64_t> unread = prompt;
-  while (static_cast<std::int64_t>(tokens.size()) < options.max_tokens) {
-    const at::Tensor logits = next_logits(model, unread, state);
-    const std::int64_t token = sampler.sample({logits.data_ptr<float>(), static_cast<std::size_t>(vocab)});
-    if (token == options.stop_token) break;
-    tokens.push_back(token);
-    if (on_token && !on_token(token)) break;
-    unread = std::span(tokens).last(1);
-  }
-  return tokens;
+  return Run(model, prompts, options, events).complete();
 }
 
 }  // namespace comba::generation

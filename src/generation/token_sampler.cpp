@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <set>
 
 #include "base/message.h"
 
@@ -32,6 +33,28 @@ TokenSampler::TokenSampler(const SamplingOptions& options) : options_(options), 
           options.top_k);
   require(options.top_p > 0 && options.top_p <= 1, ErrorCode::invalid_argument,
           "[TokenSampler] top_p must be in (0, 1]; got ", options.top_p);
+  require(options.min_p >= 0 && options.min_p <= 1, ErrorCode::invalid_argument,
+          "[TokenSampler] min_p must be in [0, 1]; got ", options.min_p);
+  require(std::isfinite(options.repetition_penalty) && options.repetition_penalty > 0, ErrorCode::invalid_argument,
+          "[TokenSampler] repetition_penalty must be above 0; got ", options.repetition_penalty);
+  require(options.repetition_window >= 0, ErrorCode::invalid_argument,
+          "[TokenSampler] repetition_window must be at least 0; got ", options.repetition_window);
+}
+
+void TokenSampler::observe(std::span<const std::int64_t> tokens) {
+  recent_.insert(recent_.end(), tokens.begin(), tokens.end());
+  const auto window = static_cast<std::size_t>(options_.repetition_window);
+  if (recent_.size() > window) recent_.erase(recent_.begin(), recent_.end() - options_.repetition_window);
+}
+
+std::vector<float> TokenSampler::penalized(std::span<const float> logits) const {
+  std::vector<float> changed(logits.begin(), logits.end());
+  const auto penalty = static_cast<float>(options_.repetition_penalty);
+  for (const std::int64_t token : std::set(recent_.begin(), recent_.end())) {
+    if (token >= static_cast<std::int64_t>(logits.size())) continue;  // BOS, where it is never drawn
+    changed[token] = logits[token] > 0 ? logits[token] / penalty : logits[token] * penalty;
+  }
+  return changed;
 }
 
 std::vector<std::int64_t> TokenSampler::candidates(std::span<const float> logits) const {
@@ -50,6 +73,12 @@ std::vector<std::int64_t> TokenSampler::candidates(std::span<const float> logits
 std::int64_t TokenSampler::sample(std::span<const float> logits) {
   require(std::ranges::none_of(logits, [](float x) { return std::isnan(x); }) && !logits.empty(), ErrorCode::numerical,
           "[TokenSampler] logits must be numbers; got NaN or nothing");
+  const std::int64_t token = options_.repetition_penalty == 1 ? draw(logits) : draw(penalized(logits));
+  observe({&token, 1});
+  return token;
+}
+
+std::int64_t TokenSampler::draw(std::span<const float> logits) {
   const std::vector<std::int64_t> ids = candidates(logits);
   if (ids.size() == 1) return ids[0];
 
@@ -59,6 +88,7 @@ std::int64_t TokenSampler::sample(std::span<const float> logits) {
     weights[i] = std::exp((logits[ids[i]] - largest) / options_.temperature);
   }
   weights.resize(count_reaching(weights, options_.top_p));
+  while (weights.back() < options_.min_p) weights.pop_back();  // the likeliest weighs 1 and stays
   return ids[count_reaching(weights, uniform(random_)) - 1];
 }
 

@@ -74,16 +74,54 @@ TEST_F(Evaluate, AModelThatKnowsNothingNeedsAsManyBitsAsItsVocabularyHas) {
   EXPECT_NEAR(result.perplexity(), std::exp2(result.bits_per_byte()), 1e-6);
 }
 
-TEST_F(Evaluate, ReportsProgressUpToTheLastByte) {
-  std::vector<std::int64_t> bytes;
-  evaluate(model_, heldout_, {.on_progress = [&](std::int64_t done) { bytes.push_back(done); }});
-  ASSERT_EQ(static_cast<std::int64_t>(bytes.size()), heldout_.num_documents());
-  EXPECT_TRUE(std::is_sorted(bytes.begin(), bytes.end()));
-  EXPECT_EQ(bytes.back(), heldout_.num_bytes());
+TEST_F(Evaluate, TellsTheScoreOfEachDocument) {
+  EvaluationResult sum;
+  std::vector<std::string> paths;
+  const auto result =
+      evaluate(model_, heldout_, {.on_document = [&](const data::Document& document, const auto& score) {
+                 paths.push_back(document.path);
+                 EXPECT_EQ(score.documents, 1);
+                 EXPECT_EQ(score.bytes, document.num_bytes);
+                 sum.nats += score.nats;
+                 sum.tokens += score.tokens;
+                 sum.bytes += score.bytes;
+               }});
+  ASSERT_EQ(static_cast<std::int64_t>(paths.size()), heldout_.num_documents());
+  EXPECT_EQ(paths.back(), heldout_.document(heldout_.num_documents() - 1).path);
+  EXPECT_EQ(sum.bytes, heldout_.num_bytes());
+  EXPECT_EQ(sum.tokens, result.tokens);
+  EXPECT_NEAR(sum.nats, result.nats, 1e-9 * result.nats);
+  EXPECT_DOUBLE_EQ(result.loss(), result.nats / static_cast<double>(result.tokens));
+}
+
+TEST_F(Evaluate, WindowsKnowNothingOfEachOtherAndCountEachTokenOnce) {
+  constexpr std::int64_t kWindow = 50;
+  std::vector<double> nats;
+  const auto note = [&](const data::Document&, const EvaluationResult& score) { nats.push_back(score.nats); };
+  const EvaluationResult windowed = evaluate(model_, heldout_, {.chunk_length = 16, .window = kWindow, .on_document = note});
+  EXPECT_EQ(windowed.tokens, heldout_.num_bytes());
+
+  // Token by token: what it adds to the text before it in its window.
+  const data::Document document = heldout_.document(0);
+  ASSERT_GT(document.num_tokens, 3 * kWindow / 2);
+  std::vector<std::int64_t> ids(static_cast<std::size_t>(document.num_tokens));
+  heldout_.read_tokens(document.first_token, ids);
+  double sum = 0;
+  for (std::size_t target = 1; target < ids.size(); ++target) {
+    const std::size_t first = (target - 1) / kWindow * kWindow;
+    const auto text = std::span<const std::int64_t>(ids).subspan(first, target + 1 - first);
+    sum += score_document(model_, text, 2048) - score_document(model_, text.first(text.size() - 1), 2048);
+  }
+  EXPECT_NEAR(nats.at(0), sum, 1e-5 * sum);
+
+  const EvaluationResult whole = evaluate(model_, heldout_, {});
+  EXPECT_NE(windowed.nats, whole.nats);
+  EXPECT_EQ(evaluate(model_, heldout_, {.window = 1 << 20}).nats, whole.nats);
 }
 
 TEST_F(Evaluate, RefusesWhatItCannotScore) {
   EXPECT_THROW(evaluate(model_, heldout_, {.chunk_length = 0}), Error);
+  EXPECT_THROW(evaluate(model_, heldout_, {.window = -1}), Error);
   models::ModelConfig small = testing::tiny_model_config();
   small.vocab_size = 256;
   models::CausalLM other(small);

@@ -56,6 +56,41 @@ TEST(TokenSampler, TopPKeepsTheFewestThatReachP) {
   EXPECT_EQ(counts({.top_p = 1e-9, .seed = 1}, 100)[1], 100);
 }
 
+TEST(TokenSampler, MinPKeepsWhatIsNotMuchLessLikelyThanTheLikeliest) {
+  // Relative to the likeliest: .223 1 .050 1 .368.
+  const std::vector<int> three = counts({.min_p = 0.3, .seed = 1}, 2000),
+                         four = counts({.min_p = 0.2, .seed = 1}, 2000);
+  EXPECT_EQ(three[0] + three[2], 0);
+  EXPECT_GT(three[4], 0);
+  EXPECT_EQ(four[2], 0);
+  EXPECT_GT(four[0], 0);
+  EXPECT_EQ(counts({.temperature = 10, .min_p = 1, .seed = 1}, 100)[4], 0);
+  const std::vector<int> hot =
+      counts({.temperature = 10, .min_p = 0.3, .seed = 1}, 2000);  // the temperature comes first
+  EXPECT_GT(hot[2], 0);
+}
+
+TEST(TokenSampler, ThePenaltyLowersRecentTokensOfEitherSign) {
+  const std::vector<float> logits = {2.0f, 1.9f, -1.0f, -1.1f};
+  const auto likeliest = [&](std::vector<std::int64_t> before, double penalty) {
+    TokenSampler sampler({.temperature = 0, .repetition_penalty = penalty, .repetition_window = 2});
+    sampler.observe(before);
+    return sampler.sample(logits);
+  };
+  EXPECT_EQ(likeliest({}, 2), 0);
+  EXPECT_EQ(likeliest({0}, 2), 1);
+  EXPECT_EQ(likeliest({0, 0}, 1.01), 0) << "once, not once a time it was there";
+  EXPECT_EQ(likeliest({1}, 0.5), 1);
+  EXPECT_EQ(likeliest({0, 3, 3}, 2), 0) << "too long ago";
+  EXPECT_EQ(likeliest({9}, 2), 0) << "an id that is not drawn from";
+
+  const std::vector<float> negative = {-1.0f, -1.1f};
+  TokenSampler sampler({.temperature = 0, .repetition_penalty = 1.5});
+  EXPECT_EQ(sampler.sample(negative), 0);
+  EXPECT_EQ(sampler.sample(negative), 1) << "what it drew is recent";
+  EXPECT_EQ(sampler.recent(), (std::vector<std::int64_t>{0, 1}));
+}
+
 TEST(TokenSampler, TheSeedDecides) {
   TokenSampler a({.seed = 5}), b({.seed = 5}), c({.seed = 6});
   int differences = 0;
@@ -78,6 +113,10 @@ TEST(TokenSampler, RefusesWhatMakesNoSense) {
   EXPECT_THROW(TokenSampler({.top_k = -1}), Error);
   EXPECT_THROW(TokenSampler({.top_p = 0}), Error);
   EXPECT_THROW(TokenSampler({.top_p = 1.5}), Error);
+  EXPECT_THROW(TokenSampler({.min_p = -0.1}), Error);
+  EXPECT_THROW(TokenSampler({.min_p = 1.1}), Error);
+  EXPECT_THROW(TokenSampler({.repetition_penalty = 0}), Error);
+  EXPECT_THROW(TokenSampler({.repetition_window = -1}), Error);
   EXPECT_THROW(TokenSampler({}).sample(std::vector<float>{0, NAN}), Error);
 }
 
