@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "base/file.h"
 #include "base/message.h"
 #include "command.h"
 #include "generation/generate.h"
@@ -73,6 +74,7 @@ std::vector<std::string> read_prompts(const GenerateFlags& flags) {
 void check(const GenerateFlags& flags) {
   const generation::TokenSampler sampler(flags.options.sampling);
   const generation::StopStrings stop(flags.stop);
+  if (!flags.state_out.empty()) const AtomicFile probe(flags.state_out);  // a long text must not be read in vain
 }
 
 void run_generate(GenerateFlags flags) {

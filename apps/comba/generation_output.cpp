@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <array>
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
@@ -58,10 +59,17 @@ void GenerationOutput::on_read(std::size_t index, std::int64_t tokens) {
   }
 }
 
-/// Shows what comes before the first token.
-void GenerationOutput::begin(Text& text, std::size_t index) {
+/// Before the first token.
+void GenerationOutput::show_prompt(Text& text, std::size_t index) {
   if (!text.begun && !options_.as_json && options_.echo) show(text, options_.texts[index]);
-  text.begun = true;
+}
+
+/// The text of a generated token. Some tokenizers put a space before a document, which is none of its text.
+std::string GenerationOutput::decode(std::size_t index, std::int64_t token, bool is_first) const {
+  const generation::Prompt& prompt = options_.prompts[index];
+  const bool starts_document = is_first && prompt.after == nullptr && prompt.tokens.size() == 1;  // BOS
+  return starts_document ? options_.tokenizer.decode(std::array{prompt.tokens[0], token})
+                         : options_.tokenizer.decode({&token, 1});
 }
 
 void GenerationOutput::show(Text& text, std::string_view bytes) {
@@ -75,14 +83,15 @@ void GenerationOutput::show(Text& text, std::string_view bytes) {
 
 bool GenerationOutput::on_token(std::size_t index, std::int64_t token) {
   Text& text = texts_.try_emplace(index, Text{generation::StopStrings(options_.stop_strings)}).first->second;
-  begin(text, index);
-  show(text, text.stop.feed(options_.tokenizer.decode({&token, 1})));
+  show_prompt(text, index);
+  show(text, text.stop.feed(decode(index, token, /*is_first=*/!text.begun)));
+  text.begun = true;
   return !text.stop.found() && !stop_.requested();
 }
 
 void GenerationOutput::on_end(std::size_t index, const generation::Continuation& continuation) {
   Text& text = texts_.try_emplace(index, Text{generation::StopStrings(options_.stop_strings)}).first->second;
-  begin(text, index);
+  show_prompt(text, index);
   show(text, text.stop.finish());
   text.shown += text.utf8.finish();
   if (options_.as_json) {

@@ -39,13 +39,14 @@ class GenerationOutput {
     generation::StopStrings stop;
     Utf8Stream utf8 = {};
     std::string shown = {};
-    bool begun = false;
+    bool begun = false;  // a token is there
   };
 
   void on_read(std::size_t index, std::int64_t tokens);
   bool on_token(std::size_t index, std::int64_t token);
   void on_end(std::size_t index, const generation::Continuation& continuation);
-  void begin(Text& text, std::size_t index);
+  void show_prompt(Text& text, std::size_t index);
+  std::string decode(std::size_t index, std::int64_t token, bool is_first) const;
   void show(Text& text, std::string_view bytes);
   std::string to_json(std::size_t index, const generation::Continuation& continuation) const;
 

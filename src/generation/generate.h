@@ -19,7 +19,7 @@ struct GenerateOptions {
   SamplingOptions sampling = {};                ///< each text has a sampler of its own, all with the same seed
   std::int64_t chunk_length = 1024;             ///< tokens of a prompt that are read at once: bounds memory
   std::int64_t batch_size = 8;                  ///< texts that are continued side by side, at most
-  bool keep_states = false;                     ///< whether Continuation::after is wanted
+  bool keep_states = false;                     ///< whether Continuation::state is wanted
 };
 
 /// What is to be continued.

@@ -135,6 +135,7 @@ def test_wrong_usage_is_told_before_anything_is_printed(comba):
     assert "repetition_penalty must be above 0; got 0" in comba.fail(2, *prompt, "--repetition-penalty", 0)
     assert "at least one character" in comba.fail(2, *prompt, "--stop", "")
     assert "'nowhere'" in comba.fail(1, *GREEDY, "--prompt-file", "nowhere")
+    assert "no/folder" in comba.fail(1, *prompt, "--state-out", "no/folder/text.state")
     for line, complaint in [("{", "must be a JSON object"), ('{"text": "x"}', "prompt must be a text; got nothing"),
                             ('{"prompt": 3}', "prompt must be a text; got 3")]:
         (comba.folder / "wrong.jsonl").write_text('{"prompt": "fine"}\n' + line)
