@@ -111,9 +111,9 @@ TEST_F(Generate, TheStateDoesNotGrowWithTheText) {
 }
 
 TEST_F(Generate, GoesOnFromAStateAsIfThereHadBeenNoPause) {
-  for (const double penalty : {1.0, 1.3}) {
+  for (const double penalty : {1.0, 4.0}) {
     GenerateOptions options{.max_tokens = 30,
-                            .sampling = {.temperature = 0, .repetition_penalty = penalty, .repetition_window = 8},
+                            .sampling = {.temperature = 0, .repetition_penalty = penalty, .repetition_window = 20},
                             .keep_states = true};
     const Tokens whole = tokens_of(options);
     options.max_tokens = 13;
