@@ -25,11 +25,15 @@ PRIMING_BYTES = 64 << 20
 
 def documents(data_set: pathlib.Path, split: str) -> Iterator[bytes]:
     """The texts of a split, in packed order. Tokens are u16: 256 begins a document, then come its bytes."""
-    records = (data_set / f"{split}.documents").read_bytes()
-    with open(data_set / f"{split}.tokens", "rb") as tokens:
-        for first_token, num_bytes, _ in struct.iter_unpack("<3Q", records):
-            tokens.seek(2 * (first_token + 1))
-            yield tokens.read(2 * num_bytes)[::2]
+    shards = (open(path, "rb") for path in sorted(data_set.glob(f"{split}-*.tokens")))
+    tokens = next(shards)
+    for _, num_bytes, _ in struct.iter_unpack("<3Q", (data_set / f"{split}.documents").read_bytes()):
+        size = 2 * (1 + num_bytes)
+        document = tokens.read(size)
+        while len(document) < size:  # it goes on in the next shard
+            tokens = next(shards)
+            document += tokens.read(size - len(document))
+        yield document[2::2]
 
 
 def xz_size(text: bytes) -> int:

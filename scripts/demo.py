@@ -80,7 +80,7 @@ def pack(arguments: list[object], data: pathlib.Path) -> None:
 
 def heldout_beginning(data: pathlib.Path) -> str:
     """The first words of the first held-out document, for a model to continue."""
-    with open(ROOT / data / "heldout.tokens", "rb") as tokens:
+    with open(ROOT / data / "heldout-00000.tokens", "rb") as tokens:
         ids = [id for (id,) in struct.iter_unpack("<H", tokens.read(2 * 65))][1:]  # behind its BOS
     document = itertools.takewhile(lambda id: 0 < id < 256, ids)  # up to the next BOS; an argument cannot hold a NUL
     text = bytes(document).decode("utf-8", errors="ignore")

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <memory>
 
+#include "comba/parallel.h"
 #include "command.h"
 #include "data/pack.h"
 #include "format.h"
@@ -24,13 +25,19 @@ A file or directory that cannot be read is an error. The data set appears whole 
 Globs choose among the files of directories: one without '/' is matched with the name, one with '/' with the relative
 path, where * also matches '/'.
 
-Held out for evaluation: by default the files with md5(relative path) mod 20 == 0, about every 20th; with
---heldout tail the last 20th of every file, which suits texts of few files.
+A .jsonl or .ndjson file holds a document a line, in the field --text-field of its JSON object; with --prompt-field,
+what that field holds comes before it, to be read but not learned. Their paths are FILE:LINE. Files that end in .gz or
+.zst are decompressed on the way.
+
+Held out for evaluation: by default the documents with md5(relative path) mod 20 == 0, about every 20th; with
+--heldout tail the last 20th of every document, which suits texts of few files.
 
 Examples:
   comba data pack /usr/include/c++ --out headers.data
   comba data pack notes --include '*.md' --exclude 'drafts/*' --out notes.data
-  comba data pack novel.txt --heldout tail --out novel.data)";
+  comba data pack novel.txt --heldout tail --out novel.data
+  comba data pack web.jsonl.zst --text-field content --out web.data
+  comba data pack chats.jsonl --prompt-field question --text-field answer --out chats.data)";
 
 std::string summary(const data::DatasetIndex& index) {
   std::string text = fmt::format("{:<9}{:>12}{:>18}{:>18}\n", "split", "documents", "bytes", "tokens");
@@ -88,13 +95,24 @@ void register_pack(CLI::App& data) {
   command->add_option("--exclude", options->selection.exclude, "Leave out files that match; may be repeated")
       ->type_name("GLOB")
       ->allow_extra_args(false);
+  command->add_option("--text-field", options->records.text, "Field of a record that holds its text (default text)")
+      ->type_name("NAME");
+  command->add_option("--prompt-field", options->records.prompt, "Field with what comes before, not to be learned")
+      ->type_name("NAME");
   const auto holdout = std::make_shared<std::string>("files");
-  command->add_option("--heldout", *holdout, "What is held out: whole files (default) or their tails")
+  command->add_option("--heldout", *holdout, "What is held out: whole documents (default) or their tails")
       ->check(CLI::IsMember({"files", "tail"}).description(""))
       ->type_name("files|tail");
   command->add_flag("--binary", options->include_binary, "Pack binary files too");
+  command->add_flag("--keep-duplicates", options->keep_duplicates,
+                    "Pack documents of equal content each time they come");
+  const auto threads = std::make_shared<int>(0);
+  command->add_option("--threads", *threads, "Threads; 0: the processors there are. The result is the same")
+      ->check(CLI::NonNegativeNumber.description(""))
+      ->type_name("N");
   command->add_flag("--overwrite", options->overwrite, "Replace an earlier data set");
-  command->callback([options, holdout] {
+  command->callback([options, holdout, threads] {
+    if (*threads > 0) set_num_threads(*threads);
     options->holdout = *holdout == "tail" ? data::Holdout::tail : data::Holdout::files;
     run_pack(*options);
   });
@@ -112,8 +130,9 @@ void run_info(const std::filesystem::path& directory, const std::string& listed_
     return;
   }
   const data::DatasetIndex index = data::read_index(directory);
-  fmt::print("tokenizer  {}\nvocab      {}\nsource md5 {}\n\n{}", index.tokenizer.to_json(), index.tokenizer.vocab(),
-             index.source_md5, summary(index));
+  fmt::print("tokenizer  {}\nvocab      {}\nloss mask  {}\nsource md5 {}\n\n{}", index.tokenizer.description(),
+             index.tokenizer.vocab(), index.has_loss_mask ? "prompts are not learned" : "none", index.source_md5,
+             summary(index));
 }
 
 void register_info(CLI::App& data) {

@@ -1,14 +1,15 @@
 #include "data/pack.h"
 
-#include <algorithm>
-#include <limits>
-#include <set>
+#include <cstring>
+#include <deque>
 #include <system_error>
+#include <unordered_set>
 #include <vector>
 
 #include "base/atomic_directory.h"
 #include "base/file.h"
 #include "base/message.h"
+#include "comba/parallel.h"
 #include "data/md5.h"
 #include "data/split_writer.h"
 
@@ -17,14 +18,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::int64_t kHoldoutPeriod = 20;
-constexpr std::size_t kPieceBytes = std::size_t{1} << 18;
-constexpr std::size_t kBinaryWindow = 8000;  // as git looks at files
-
-bool looks_binary(std::span<const unsigned char> start) {
-  const auto window = start.first(std::min(start.size(), kBinaryWindow));
-  return std::find(window.begin(), window.end(), 0) != window.end();
-}
+constexpr std::int64_t kBatchBytesPerThread = std::int64_t{1} << 22;
 
 /// Only a data set may be replaced: a slip of the pen must not cost somebody a directory.
 void check_output(const fs::path& output, bool overwrite) {
@@ -32,31 +26,66 @@ void check_output(const fs::path& output, bool overwrite) {
   if (!fs::exists(output, absent) || fs::is_empty(output, absent)) return;
   require(overwrite, ErrorCode::invalid_argument, "[pack] the output must not exist unless overwrite is set; got '",
           output.string(), "'");
-  require(fs::exists(output / kIndexFile, absent), ErrorCode::invalid_argument,
-          "[pack] only a data set is overwritten; got '", output.string(), "'");
-  read_index(output);
+  require(is_data_set(output), ErrorCode::invalid_argument, "[pack] only a data set is overwritten; got '",
+          output.string(), "'");
 }
+
+void check_options(const PackOptions& options, const SourceFiles& sources) {
+  require(options.shard_tokens >= 1, ErrorCode::invalid_argument, "[pack] shard_tokens must be at least 1; got ",
+          options.shard_tokens);
+  if (options.holdout != Holdout::tail) return;
+  require(options.records.prompt.empty(), ErrorCode::invalid_argument,
+          "[pack] a tail of a record has no prompt: hold out whole documents; got the prompt field \"",
+          options.records.prompt, "\"");
+  for (const SourceFile& file : sources.files) {
+    const bool size_is_known =
+        holds_records(file.relative_path) || without_compression(file.relative_path) == file.relative_path;
+    require(size_is_known, ErrorCode::invalid_argument,
+            "[pack] the tail of a compressed text is not known in advance: unpack it, or hold out whole files; got '",
+            file.path.string(), "'");
+  }
+}
+
+struct DigestHash {
+  std::size_t operator()(const Md5::Digest& digest) const {
+    std::size_t hash;  // any part of a digest is as good as the whole
+    std::memcpy(&hash, digest.data(), sizeof hash);
+    return hash;
+  }
+};
 
 /// Turns files into documents of the two splits, in a directory that is not yet the data set.
 class Packer {
  public:
-  Packer(const PackOptions& options, const fs::path& directory)
+  Packer(const PackOptions& options, const SourceFiles& sources, const fs::path& directory)
       : options_(options),
+        files_(sources.files),
         directory_(directory),
-        train_(Split::train, directory, options.output),
-        heldout_(Split::heldout, directory, options.output) {}
-
-  PackReport run(const SourceFiles& sources) {
+        reader_(files_, {.include_binary = options.include_binary, .cut_at_words = !options.tokenizer.is_bytes()}),
+        encoder_(options.tokenizer, options.records, options.holdout) {
+    report_.index.tokenizer = options.tokenizer;
+    report_.index.shard_tokens = options.shard_tokens;
+    report_.index.has_loss_mask = !options.records.prompt.empty();
     report_.num_symbolic_links = sources.num_symbolic_links;
     report_.num_special_files = sources.num_special_files;
-    progress_.total_files = static_cast<std::int64_t>(sources.files.size());
-    for (const SourceFile& file : sources.files) progress_.total_bytes += file.num_bytes;
-    for (const SourceFile& file : sources.files) {
-      pack_file(file);
-      ++progress_.num_files;
-      report_progress();
+    for (const Split split : kSplits) writers_.emplace_back(split, directory, options.output, report_.index);
+    if (!options.tokenizer.is_bytes()) {
+      const std::string tokenizer = options.tokenizer.to_json();
+      sources_.update(tokenizer.data(), tokenizer.size());
     }
-    const std::int64_t num_documents = train_.counts().num_documents + heldout_.counts().num_documents;
+    progress_.total_files = static_cast<std::int64_t>(files_.size());
+    for (const SourceFile& file : files_) progress_.total_bytes += file.num_bytes;
+  }
+
+  PackReport run() {
+    while (read_batch()) {
+      parallel_for(num_pieces_, [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t i = begin; i < end; ++i) encoder_.encode(batch_[static_cast<std::size_t>(i)]);
+      });
+      for (std::int64_t i = 0; i < num_pieces_; ++i) write(batch_[static_cast<std::size_t>(i)]);
+    }
+    std::int64_t num_documents = 0;
+    for (const SplitWriter& writer : writers_) num_documents += writer.counts().num_documents;
     require(num_documents > 0, ErrorCode::invalid_argument, "[pack] the inputs must hold text; got ",
             progress_.total_files, " files, of them ", report_.num_empty, " empty and ", report_.num_binary, " binary");
     finish();
@@ -64,77 +93,85 @@ class Packer {
   }
 
  private:
-  void pack_file(const SourceFile& file) {
-    FileReader reader(file.path);
-    Md5 hash;
-    std::int64_t position = 0;
-    const std::int64_t train_bytes = num_train_bytes(file);
-    for (;;) {
+  /// Reads the next pieces, enough to keep all threads busy; false when there are none.
+  bool read_batch() {
+    const std::int64_t wanted = kBatchBytesPerThread * num_threads();
+    num_pieces_ = 0;
+    for (std::int64_t bytes = 0; bytes < wanted; ++num_pieces_) {
       require(options_.stop == nullptr || !options_.stop->requested(), ErrorCode::interrupted, "[pack] interrupted");
-      const auto piece = std::span(buffer_).first(reader.read(std::as_writable_bytes(std::span(buffer_))));
-      if (piece.empty()) break;
-      if (position == 0 && !options_.include_binary && looks_binary(piece)) {
-        ++report_.num_binary;
-        progress_.num_bytes += file.num_bytes;
-        return;
-      }
-      const auto piece_bytes = static_cast<std::int64_t>(piece.size());
-      const auto for_train = static_cast<std::size_t>(std::clamp<std::int64_t>(train_bytes - position, 0, piece_bytes));
-      train_.append(piece.first(for_train));
-      heldout_.append(piece.subspan(for_train));
-      hash.update(piece.data(), piece.size());
-      position += piece_bytes;
-      progress_.num_bytes += piece_bytes;
-      report_progress();
+      if (num_pieces_ == static_cast<std::int64_t>(batch_.size())) batch_.emplace_back();
+      EncodedPiece& next = batch_[static_cast<std::size_t>(num_pieces_)];
+      Piece& piece = next.piece;
+      if (!reader_.next(piece)) break;
+      next.first_byte = read_bytes_;
+      next.document_bytes = files_[static_cast<std::size_t>(piece.file)].num_bytes;
+      read_bytes_ = piece.ends_document ? 0 : read_bytes_ + static_cast<std::int64_t>(piece.text.size());
+      constexpr std::int64_t kPieceCost = 500;  // what an empty record still takes
+      bytes += static_cast<std::int64_t>(piece.text.size()) + kPieceCost;
+      progress_.num_bytes = reader_.position();
+      if (piece.ends_file) ++progress_.num_files;
+      if (options_.on_progress) options_.on_progress(progress_);
     }
-    keep_or_drop(file, position, hash.finish());
+    return num_pieces_ > 0;
   }
 
-  /// How much of a file's start goes to the train split. The size seen while listing decides: a file that grew since
-  /// then stays within the memory and the split foreseen.
-  std::int64_t num_train_bytes(const SourceFile& file) const {
-    if (options_.holdout == Holdout::tail) return file.num_bytes - file.num_bytes / kHoldoutPeriod;
-    return is_held_out(file.relative_path) ? 0 : std::numeric_limits<std::int64_t>::max();
+  void write(const EncodedPiece& encoded) {
+    const Piece& piece = encoded.piece;
+    if (piece.kind == Piece::Kind::end_of_records) return;
+    if (piece.kind == Piece::Kind::skipped) {
+      ++report_.num_binary;
+      return;
+    }
+    for (const Split split : kSplits) {
+      const EncodedPart& part = encoded.parts[static_cast<int>(split)];
+      writers_[static_cast<std::size_t>(split)].append(part.ids, part.num_context, part.num_bytes);
+      num_tokens_ += static_cast<std::int64_t>(part.ids.size());
+    }
+    if (piece.kind == Piece::Kind::text) hash_.update(piece.text.data(), piece.text.size());
+    if (!piece.ends_document) return;
+    const Md5::Digest content = piece.kind == Piece::Kind::text ? hash_.finish() : encoded.digest;
+    keep_or_drop(piece.path, content);
+    hash_ = Md5();
+    num_tokens_ = 0;
   }
 
-  void keep_or_drop(const SourceFile& file, std::int64_t num_bytes, const Md5::Digest& content) {
-    if (num_bytes == 0) {
+  void keep_or_drop(const std::string& path, const Md5::Digest& content) {
+    if (num_tokens_ == 0) {
       ++report_.num_empty;
-    } else if (!seen_.insert(content).second) {
+    } else if (!options_.keep_duplicates && !seen_.insert(content).second) {
       // Known only now, because one reading both hashes and packs: what is written is what was compared.
       ++report_.num_duplicates;
-      train_.drop_document();
-      heldout_.drop_document();
+      for (SplitWriter& writer : writers_) writer.drop_document();
+      return;
     } else {
-      train_.end_document(file.relative_path);
-      heldout_.end_document(file.relative_path);
-      sources_.update(file.relative_path.c_str(), file.relative_path.size() + 1);
+      sources_.update(path.c_str(), path.size() + 1);
       sources_.update(content.data(), content.size());
     }
+    for (SplitWriter& writer : writers_) writer.end_document(path);
   }
 
   void finish() {
-    train_.finish();
-    heldout_.finish();
+    for (SplitWriter& writer : writers_) writer.finish();
     report_.index.source_md5 = to_hex(sources_.finish());
-    report_.index[Split::train] = train_.counts();
-    report_.index[Split::heldout] = heldout_.counts();
+    for (const Split split : kSplits) report_.index[split] = writers_[static_cast<std::size_t>(split)].counts();
     const std::string text = to_json(report_.index);
     FileWriter index(directory_ / kIndexFile, options_.output / kIndexFile);
     index.write(text.data(), text.size());
     index.finish();
   }
 
-  void report_progress() const {
-    if (options_.on_progress) options_.on_progress(progress_);
-  }
-
   const PackOptions& options_;
+  const std::vector<SourceFile>& files_;
   const fs::path& directory_;
-  SplitWriter train_;
-  SplitWriter heldout_;
-  std::vector<unsigned char> buffer_ = std::vector<unsigned char>(kPieceBytes);
-  std::set<Md5::Digest> seen_;
+  DocumentReader reader_;
+  PieceEncoder encoder_;
+  std::deque<SplitWriter> writers_;  // by Split
+  std::vector<EncodedPiece> batch_;  // the first num_pieces_; the others keep their memory for later
+  std::int64_t num_pieces_ = 0;
+  std::int64_t read_bytes_ = 0;  // of the document being read
+  std::int64_t num_tokens_ = 0;  // of the document being written
+  Md5 hash_;                     // of the document being written
+  std::unordered_set<Md5::Digest, DigestHash> seen_;
   Md5 sources_;
   PackProgress progress_;
   PackReport report_;
@@ -142,17 +179,12 @@ class Packer {
 
 }  // namespace
 
-bool is_held_out(const std::string& relative_path) {
-  std::int64_t remainder = 0;
-  for (const std::uint8_t byte : md5(relative_path)) remainder = (remainder * 256 + byte) % kHoldoutPeriod;
-  return remainder == 0;
-}
-
 PackReport pack(const PackOptions& options) {
   check_output(options.output, options.overwrite);
   const SourceFiles sources = list_source_files(options.inputs, options.selection, options.output);
+  check_options(options, sources);
   AtomicDirectory output(options.output);
-  PackReport report = Packer(options, output.staging()).run(sources);
+  PackReport report = Packer(options, sources, output.staging()).run();
   output.commit();
   return report;
 }

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "base/file.h"
 #include "data/tokenizer.h"
@@ -23,6 +24,9 @@ struct Document {
   std::int64_t num_tokens = 0;   ///< BOS included, so at least 2
   std::int64_t num_bytes = 0;    ///< of its text: what bits per byte divides by
 };
+
+/// The label of a token that is there to be read, not learned.
+constexpr std::int64_t kIgnoredLabel = -100;
 
 /// A split of a packed data set (format: src/data/README.md), memory-mapped: opening costs neither time nor memory in
 /// proportion to the text. Documents follow each other without gaps: token 0 is the BOS of document 0.
@@ -48,20 +52,30 @@ class TokenDataset {
   /// for an id that is not below the vocabulary, which only a damaged file has.
   void read_tokens(std::int64_t first, std::span<std::int64_t> ids) const;
 
+  /// Whether some tokens are there to be read, not learned.
+  bool has_loss_mask() const { return !loss_.empty(); }
+  /// As read_tokens, but kIgnoredLabel in place of a token that is not to be learned.
+  void read_labels(std::int64_t first, std::span<std::int64_t> labels) const;
+
  private:
   TokenDataset() = default;
   void check_documents(const std::filesystem::path& file) const;
   std::int64_t first_token_of(std::int64_t document) const;
+  void read_shard(std::int64_t shard, const std::byte* tokens, std::int64_t first, std::span<std::int64_t> ids) const;
 
   Tokenizer tokenizer_;
   std::string source_md5_;
   std::int64_t num_tokens_ = 0;
   std::int64_t num_documents_ = 0;
   std::int64_t num_bytes_ = 0;
-  std::filesystem::path tokens_file_;
-  MappedFile tokens_;     // u16, little-endian
-  MappedFile documents_;  // DocumentRecord
-  MappedFile paths_;      // NUL-terminated
+  std::int64_t token_bytes_ = 2;   // of an id: little-endian u16 or u32
+  std::int64_t shard_tokens_ = 1;  // in every shard but the last
+  std::filesystem::path directory_;
+  Split split_ = Split::train;
+  std::vector<MappedFile> tokens_;
+  std::vector<MappedFile> loss_;  // a byte a token; empty without a mask
+  MappedFile documents_;          // DocumentRecord
+  MappedFile paths_;              // NUL-terminated
 };
 
 }  // namespace comba::data

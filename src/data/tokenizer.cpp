@@ -1,35 +1,48 @@
 #include "data/tokenizer.h"
 
-#include <nlohmann/json.hpp>
-
 #include "base/message.h"
+#include "data/json.h"
 
 namespace comba::data {
 
 Tokenizer Tokenizer::from_json(const std::string& json_text, const std::string& where) {
-  const nlohmann::json json = nlohmann::json::parse(json_text, nullptr, /*allow_exceptions=*/false);
+  const nlohmann::json json = parse_json(json_text);
   require(json.is_object(), ErrorCode::io, "[Tokenizer] '", where, "' must hold a JSON object");
   const auto type = json.find("type");
   require(type != json.end() && *type == "bytes", ErrorCode::io, "[Tokenizer] '", where,
-          "': type must be \"bytes\"; got ", type == json.end() ? "nothing" : type->dump());
+          "': type must be \"bytes\"; got ", type == json.end() ? "nothing" : shown(*type));
   return Tokenizer();
 }
 
-std::string Tokenizer::to_json() const { return R"({"type": "bytes"})"; }
+std::string Tokenizer::to_json() const { return model_ ? model_->to_json() : R"({"type": "bytes"})"; }
+
+std::string Tokenizer::description() const { return model_ ? model_->description() : "bytes"; }
 
 std::vector<std::int64_t> Tokenizer::encode(std::string_view text) const {
-  std::vector<std::int64_t> ids;
-  ids.reserve(text.size());
-  for (const char byte : text) ids.push_back(static_cast<unsigned char>(byte));
-  return ids;
+  std::vector<std::uint32_t> ids;
+  append_ids(text, /*starts_document=*/true, ids);
+  return {ids.begin(), ids.end()};
+}
+
+void Tokenizer::append_ids(std::string_view text, bool starts_document, std::vector<std::uint32_t>& ids) const {
+  if (model_) return model_->append_ids(text, starts_document, ids);
+  const auto* bytes = reinterpret_cast<const unsigned char*>(text.data());
+  ids.insert(ids.end(), bytes, bytes + text.size());
 }
 
 std::string Tokenizer::decode(std::span<const std::int64_t> ids) const {
   std::string text;
   for (const std::int64_t id : ids) {
     require(id >= 0, ErrorCode::invalid_argument, "[Tokenizer::decode] ids must not be negative; got ", id);
-    if (id < bos()) text += static_cast<char>(id);
+    if (id == bos() || id >= vocab()) continue;
+    if (model_) {
+      model_->append_text(id, text);
+    } else {
+      text += static_cast<char>(id);
+    }
   }
+  const bool starts_document = !ids.empty() && ids[0] == bos();
+  if (starts_document && model_ && model_->adds_leading_space() && text.starts_with(' ')) text.erase(0, 1);
   return text;
 }
 

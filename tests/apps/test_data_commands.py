@@ -24,7 +24,8 @@ def test_pack_tells_what_it_did(comba, text_folder):
     assert "left out: duplicates 1, empty 1\n" in text
     assert "wrote data in " in text
     assert names(comba.folder / "data") == {
-        "index.json", *(f"{split}.{part}" for split in ("train", "heldout") for part in ("tokens", "documents", "paths"))
+        "index.json",
+        *(f"{split}{part}" for split in ("train", "heldout") for part in ("-00000.tokens", ".documents", ".paths")),
     }
 
 
@@ -82,9 +83,9 @@ def test_a_place_that_cannot_be_written(comba, text_folder):
 
 def test_damaged_data_sets_are_named(comba, text_folder):
     comba.succeed("data", "pack", text_folder, "--out", "data")
-    tokens = comba.folder / "data" / "train.tokens"
+    tokens = comba.folder / "data" / "train-00000.tokens"
     os.truncate(tokens, tokens.stat().st_size - 7)
-    assert "'data/train.tokens' must have 2286 bytes" in comba.fail(1, "data", "info", "data")
+    assert "'data/train-00000.tokens' must have 2286 bytes" in comba.fail(1, "data", "info", "data")
     (comba.folder / "data" / "index.json").write_text("{")
     assert "'data/index.json' must be JSON" in comba.fail(1, "data", "info", "data")
     assert "index.json': No such file or directory" in comba.fail(1, "data", "info", "elsewhere")

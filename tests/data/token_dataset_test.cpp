@@ -122,7 +122,7 @@ TEST_F(TokenDatasetTest, OutlivesItsMove) {
 }
 
 TEST_F(TokenDatasetTest, RefusesFilesOfTheWrongSize) {
-  for (const char* file : {"train.tokens", "train.documents", "train.paths"}) {
+  for (const char* file : {"train-00000.tokens", "train.documents", "train.paths"}) {
     const std::string whole = read_file(directory() / file);
     change(file, [](std::string& bytes) { bytes.pop_back(); });
     expect_refusal(std::string(file) + "' must have " + std::to_string(whole.size()) + " bytes");
@@ -137,9 +137,9 @@ TEST_F(TokenDatasetTest, RefusesFilesOfTheWrongSize) {
 
 TEST_F(TokenDatasetTest, RefusesDamagedJson) {
   const std::string whole = read_file(directory() / "index.json");
-  for (const std::string& text :
-       {std::string(), whole.substr(0, whole.size() / 2), std::string("[1, 2]"), std::string("null"), "\xff" + whole,
-        std::string(100000, '['), std::string(1000, '{')}) {
+  for (const std::string& text : {std::string(), whole.substr(0, whole.size() / 2), std::string("[1, 2]"),
+                                  std::string("null"), "\xff" + whole, std::string(100000, '['), std::string(1000, '{'),
+                                  "{\"format\": " + std::string(100000, '[') + std::string(100000, ']') + "}"}) {
     write_file_atomically(directory() / "index.json", text);
     expect_refusal("index.json");
   }
@@ -151,16 +151,21 @@ TEST_F(TokenDatasetTest, RefusesWrongFieldsOfTheIndex) {
     const char *from, *to, *message;
   } cases[] = {
       {"\"comba-tokens\"", "\"other\"", "format must be \"comba-tokens\"; got \"other\""},
-      {"\"version\": 1", "\"version\": 2", "version must be 1; got 2"},
+      {"\"version\": 2", "\"version\": 1", "version must be 2; got 1 (pack the text again with this program)"},
       {"\"version\"", "\"Version\"", "version is missing"},
       {"\"type\": \"bytes\"", "\"type\": \"words\"", "type must be \"bytes\""},
       {"\"vocab\": 257", "\"vocab\": 32000", "vocab must be 257"},
       {"\"token_bytes\": 2", "\"token_bytes\": 4", "token_bytes must be 2"},
+      {"\"shard_tokens\": 268435456", "\"shard_tokens\": 0", "shard_tokens must be at least 1; got 0"},
+      {"\"shard_tokens\": 268435456", "\"shard_tokens\": 7", "train-00000.tokens' must have 14 bytes"},
+      {"\"loss_mask\": false", "\"loss_mask\": 0", "loss_mask must be true or false; got 0"},
+      {"\"loss_mask\": false", "\"loss_mask\": true", "train-00000.loss': No such file"},
+      {"\"comba-tokens\"", "[[1]]", "format must be \"comba-tokens\"; got an array"},
       {"\"tokens\": 20", "\"tokens\": -20", "splits.train.tokens must be a count; got -20"},
       {"\"tokens\": 20", "\"tokens\": 20.5", "splits.train.tokens must be a count"},
       {"\"tokens\": 20", "\"tokens\": \"20\"", "splits.train.tokens must be a count"},
       {"\"tokens\": 20", "\"tokens\": 9223372036854775807", "splits.train.tokens must be a count"},
-      {"\"tokens\": 20", "\"tokens\": 21", "train.tokens' must have 42 bytes"},
+      {"\"tokens\": 20", "\"tokens\": 21", "train-00000.tokens' must have 42 bytes"},
       {"\"documents\": 3", "\"documents\": 288230376151711743", "train.documents' must have"},
       {"\"documents\": 3", "\"documents\": 2", "train.documents' must have 48 bytes"},
       {"\"bytes\": 17", "\"bytes\": 18", "must cover 20 tokens of 18 bytes"},
@@ -203,9 +208,9 @@ TEST_F(TokenDatasetTest, RefusesPathsWithoutEnd) {
 
 // Each of these changes agrees with all the file sizes; only the documents themselves tell that it is wrong.
 TEST_F(TokenDatasetTest, RefusesDocumentsThatReachBeyondTheTokens) {
-  change("train.tokens", [](std::string& bytes) { bytes.resize(2 * 19); });
+  change("train-00000.tokens", [](std::string& bytes) { bytes.resize(2 * 19); });
   replace_in_index("\"tokens\": 20", "\"tokens\": 19");
-  expect_refusal("must cover 19 tokens of 17 bytes; got 20 tokens of 17 bytes");
+  expect_refusal("document 2 of 19 tokens must follow the one before it");
 }
 
 TEST_F(TokenDatasetTest, RefusesPathsWithoutDocument) {
@@ -216,17 +221,18 @@ TEST_F(TokenDatasetTest, RefusesPathsWithoutDocument) {
 
 TEST_F(TokenDatasetTest, RefusesEmptyDocuments) {
   const std::uint64_t record[] = {20, 0, 18};
-  change("train.tokens", [](std::string& bytes) { bytes += std::string("\0\1", 2); });
+  change("train-00000.tokens", [](std::string& bytes) { bytes += std::string("\0\1", 2); });
   change("train.documents", [&](std::string& bytes) { bytes.append(reinterpret_cast<const char*>(record), 24); });
   change("train.paths", [](std::string& bytes) { bytes += std::string("e.txt\0", 6); });
   replace_in_index("\"path_bytes\": 18", "\"path_bytes\": 24");
   replace_in_index("\"tokens\": 20", "\"tokens\": 21");
   replace_in_index("\"documents\": 3", "\"documents\": 4");
-  expect_refusal("document 3 must follow the one before it; got first token 20, 0 bytes");
+  expect_refusal("document 3 of 21 tokens must follow the one before it; got first token 20, 0 bytes");
 }
 
 TEST_F(TokenDatasetTest, RefusesIdsBeyondTheVocabulary) {
-  change("train.tokens", [](std::string& bytes) { bytes[2 * 7 + 1] = 1, bytes[2 * 7] = 1; });  // token 7 becomes 257
+  change("train-00000.tokens",
+         [](std::string& bytes) { bytes[2 * 7 + 1] = 1, bytes[2 * 7] = 1; });  // token 7 becomes 257
   const TokenDataset dataset = open();
   std::vector<std::int64_t> ids(4);
   EXPECT_NO_THROW(dataset.read_tokens(0, ids));
@@ -237,6 +243,25 @@ TEST_F(TokenDatasetTest, RefusesIdsBeyondTheVocabulary) {
     EXPECT_EQ(error.code(), ErrorCode::io);
     EXPECT_THAT(error.what(), HasSubstr("token 7 must be below the vocabulary of 257; got 257"));
   }
+}
+
+// Shards of three tokens: documents, and pieces of them, lie across their borders.
+TEST_F(TokenDatasetTest, ReadsAcrossShards) {
+  const TokenDataset whole = open();
+  const fs::path small = directory().parent_path() / "small";
+  pack({.inputs = {directory().parent_path() / "input"}, .output = small, .shard_tokens = 3});
+  EXPECT_EQ(fs::file_size(small / "train-00000.tokens"), 6u);
+  EXPECT_EQ(fs::file_size(small / "train-00006.tokens"), 4u);
+  EXPECT_FALSE(fs::exists(small / "train-00007.tokens"));
+  const TokenDataset sharded = TokenDataset::open(small, Split::train);
+  for (std::int64_t first = 0; first <= whole.num_tokens(); ++first) {
+    std::vector<std::int64_t> expected(static_cast<std::size_t>(whole.num_tokens() - first)), found(expected.size());
+    whole.read_tokens(first, expected);
+    sharded.read_tokens(first, found);
+    EXPECT_EQ(found, expected) << "from token " << first;
+  }
+  fs::remove(small / "train-00004.tokens");
+  EXPECT_THROW(TokenDataset::open(small, Split::train), Error);
 }
 
 TEST_F(TokenDatasetTest, RefusesWhatIsNoDataSet) {

@@ -19,7 +19,9 @@ def write_split(data_set: pathlib.Path, split: str, texts: list[bytes]) -> None:
     for text in texts:
         records += struct.pack("<3Q", len(tokens) // 2, len(text), 0)
         tokens += struct.pack("<H", 256) + b"".join(struct.pack("<H", byte) for byte in text)
-    (data_set / f"{split}.tokens").write_bytes(tokens)
+    for shard in range(2):  # of odd sizes, so that a document is in both
+        part = tokens[: len(tokens) // 4 * 2] if shard == 0 else tokens[len(tokens) // 4 * 2 :]
+        (data_set / f"{split}-{shard:05}.tokens").write_bytes(part)
     (data_set / f"{split}.documents").write_bytes(records)
 
 
