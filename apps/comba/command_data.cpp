@@ -7,6 +7,7 @@
 #include "comba/parallel.h"
 #include "command.h"
 #include "data/pack.h"
+#include "data/train_tokenizer.h"
 #include "format.h"
 #include "progress.h"
 #include "signals.h"
@@ -29,6 +30,9 @@ A .jsonl or .ndjson file holds a document a line, in the field --text-field of i
 what that field holds comes before it, to be read but not learned. Their paths are FILE:LINE. Files that end in .gz or
 .zst are decompressed on the way.
 
+The rows of a .parquet file are records too; reading them takes Python with the package pyarrow, and a tokenizer.json
+the package tokenizers. Its ids are decoded later without Python, but no prompt can be encoded then.
+
 Held out for evaluation: by default the documents with md5(relative path) mod 20 == 0, about every 20th; with
 --heldout tail the last 20th of every document, which suits texts of few files.
 
@@ -37,6 +41,7 @@ Examples:
   comba data pack notes --include '*.md' --exclude 'drafts/*' --out notes.data
   comba data pack novel.txt --heldout tail --out novel.data
   comba data pack web.jsonl.zst --text-field content --out web.data
+  comba data pack web.parquet --tokenizer web.model --out web.data
   comba data pack chats.jsonl --prompt-field question --text-field answer --out chats.data)";
 
 std::string summary(const data::DatasetIndex& index) {
@@ -84,9 +89,17 @@ void run_pack(data::PackOptions options) {
   fmt::print("wrote {} in {}\n", options.output.string(), format_duration(elapsed()));
 }
 
+constexpr const char* kPythonHelp = "Python for parquet and tokenizer.json (default python3)";
+
+data::Tokenizer open_tokenizer(const std::string& name, const std::string& python) {
+  if (name == "bytes") return {};
+  if (name.ends_with(".json")) return data::Tokenizer::from_hugging_face(name, python);
+  return data::Tokenizer::from_sentencepiece(name);
+}
+
 void register_pack(CLI::App& data) {
   auto options = std::make_shared<data::PackOptions>();
-  CLI::App* command = data.add_subcommand("pack", "Pack text into a data set of bytes")->footer(kPackDetails);
+  CLI::App* command = data.add_subcommand("pack", "Pack text into a data set")->footer(kPackDetails);
   command->add_option("input", options->inputs, "Files and directories")->required()->type_name("PATH");
   command->add_option("--out", options->output, "Directory of the data set")->required()->type_name("DIR");
   command->add_option("--include", options->selection.include, "Take only files that match; may be repeated")
@@ -99,6 +112,10 @@ void register_pack(CLI::App& data) {
       ->type_name("NAME");
   command->add_option("--prompt-field", options->records.prompt, "Field with what comes before, not to be learned")
       ->type_name("NAME");
+  const auto tokenizer = std::make_shared<std::string>("bytes");
+  command->add_option("--tokenizer", *tokenizer, "bytes (default), a SentencePiece .model, or a tokenizer.json")
+      ->type_name("bytes|FILE");
+  command->add_option("--python", options->python, kPythonHelp)->type_name("PROGRAM");
   const auto holdout = std::make_shared<std::string>("files");
   command->add_option("--heldout", *holdout, "What is held out: whole documents (default) or their tails")
       ->check(CLI::IsMember({"files", "tail"}).description(""))
@@ -111,11 +128,62 @@ void register_pack(CLI::App& data) {
       ->check(CLI::NonNegativeNumber.description(""))
       ->type_name("N");
   command->add_flag("--overwrite", options->overwrite, "Replace an earlier data set");
-  command->callback([options, holdout, threads] {
+  command->callback([options, tokenizer, holdout, threads] {
+    options->tokenizer = open_tokenizer(*tokenizer, options->python);
     if (*threads > 0) set_num_threads(*threads);
     options->holdout = *holdout == "tail" ? data::Holdout::tail : data::Holdout::files;
     run_pack(*options);
   });
+}
+
+constexpr const char* kTokenizerDetails =
+    R"(Trains a SentencePiece model on the texts that `comba data pack` would train on: the same files and records, without
+those held out. Text comes back from its ids as it was, byte for byte. Takes Python with the package sentencepiece; the
+model needs neither to be used.
+
+Examples:
+  comba data tokenizer notes --vocab 8000 --out notes.model
+  comba data pack notes --tokenizer notes.model --out notes.data)";
+
+void run_tokenizer(data::TrainTokenizerOptions options) {
+  options.stop = &stop_on_signals();
+  data::Tokenizer tokenizer;
+  {
+    ProgressLine progress;
+    options.on_progress = [&](const data::PackProgress& now) {
+      progress.update(fmt::format("read {} of {} files, {} of {}", format_count(now.num_files),
+                                  format_count(now.total_files), format_bytes(now.num_bytes),
+                                  format_bytes(now.total_bytes)));
+    };
+    tokenizer = data::train_tokenizer(options);
+  }
+  fmt::print("wrote {}: {}\n", options.output.string(), tokenizer.description());
+}
+
+void register_tokenizer(CLI::App& data) {
+  auto options = std::make_shared<data::TrainTokenizerOptions>();
+  CLI::App* command = data.add_subcommand("tokenizer", "Train a SentencePiece tokenizer")->footer(kTokenizerDetails);
+  command->add_option("input", options->inputs, "Files and directories")->required()->type_name("PATH");
+  command->add_option("--out", options->output, "The model file")->required()->type_name("FILE");
+  command->add_option("--vocab", options->vocab, "Number of pieces, at most (default 8000)")
+      ->check(CLI::PositiveNumber.description(""))
+      ->type_name("N");
+  command->add_option("--kind", options->kind, "unigram (default) or bpe")
+      ->check(CLI::IsMember({"unigram", "bpe"}).description(""))
+      ->type_name("unigram|bpe");
+  command->add_option("--lines", options->sentences, "Lines drawn to train on (default 1000000)")
+      ->check(CLI::PositiveNumber.description(""))
+      ->type_name("N");
+  command->add_option("--include", options->selection.include, "Take only files that match; may be repeated")
+      ->type_name("GLOB")
+      ->allow_extra_args(false);
+  command->add_option("--exclude", options->selection.exclude, "Leave out files that match; may be repeated")
+      ->type_name("GLOB")
+      ->allow_extra_args(false);
+  command->add_option("--text-field", options->records.text, "Field of a record that holds its text (default text)")
+      ->type_name("NAME");
+  command->add_option("--python", options->python, "Python with sentencepiece (default python3)")->type_name("PROGRAM");
+  command->callback([options] { run_tokenizer(*options); });
 }
 
 void run_info(const std::filesystem::path& directory, const std::string& listed_split) {
@@ -162,6 +230,7 @@ void register_data(CLI::App& program) {
                            "  comba data pack /usr/include/c++ --out headers.data\n"
                            "  comba data info headers.data");
   register_pack(*data);
+  register_tokenizer(*data);
   register_info(*data);
 }
 

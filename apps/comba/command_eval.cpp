@@ -139,8 +139,8 @@ void score_data(const EvalFlags& flags) {
   const auto dataset = data::TokenDataset::open(flags.data, flags.split);
   const Subject subject = load(flags);
   require(subject.tokenizer.to_json() == dataset.tokenizer().to_json(), ErrorCode::invalid_argument,
-          "[eval] model and data must have one tokenizer; got ", subject.tokenizer.to_json(), " and ",
-          dataset.tokenizer().to_json());
+          "[eval] model and data must have one tokenizer; got ", subject.tokenizer.description(), " and ",
+          dataset.tokenizer().description());
   const auto start = Clock::now();
   const auto elapsed = [&] { return std::chrono::duration<double>(Clock::now() - start).count(); };
   evaluation::EvaluationResult result;

@@ -1,5 +1,7 @@
 #include "base/environment.h"
 
+#include <unistd.h>
+
 #include <cstdlib>
 
 namespace comba {
@@ -8,5 +10,7 @@ std::string forced_implementation() {
   const char* value = std::getenv("COMBA_IMPL");
   return value ? value : "";
 }
+
+char** child_environment() { return ::environ; }
 
 }  // namespace comba

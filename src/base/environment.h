@@ -8,4 +8,7 @@ namespace comba {
 /// Value of COMBA_IMPL, the implementation every operator is told to use; empty when unset. Read at each call.
 std::string forced_implementation();
 
+/// The whole environment in the system's form, for child processes that are to have the same.
+char** child_environment();
+
 }  // namespace comba

@@ -4,6 +4,7 @@
 #include <string_view>
 
 #include "base/message.h"
+#include "data/python_helper.h"
 
 namespace comba::data {
 namespace {
@@ -14,18 +15,43 @@ constexpr std::size_t kBinaryWindow = 8000;  // as git looks at files
 
 bool is_space(char c) { return c == ' ' || c == '\n' || c == '\t' || c == '\r'; }
 
+bool is_parquet(const std::string& name) { return name.ends_with(".parquet"); }
+
+/// The rows of a parquet file as lines of JSON.
+class ParquetStream : public TextStream {
+ public:
+  ParquetStream(const SourceFile& file, const ReadOptions& options)
+      : helper_(options.python, arguments(file, options.records), concat("pack ", file.path.string())) {}
+
+  std::size_t read(std::span<char> buffer) override { return helper_.read(buffer); }
+  std::int64_t file_position() const override { return 0; }  // known at the end only
+
+ private:
+  static std::vector<std::string> arguments(const SourceFile& file, const RecordFields& fields) {
+    std::vector<std::string> all = {"parquet", file.path.string(), fields.text};
+    if (!fields.prompt.empty()) all.push_back(fields.prompt);
+    return all;
+  }
+
+  PythonHelper helper_;
+};
+
 }  // namespace
 
 bool holds_records(const std::string& name) {
   const std::string plain = without_compression(name);
-  return plain.ends_with(".jsonl") || plain.ends_with(".ndjson");
+  return plain.ends_with(".jsonl") || plain.ends_with(".ndjson") || is_parquet(name);
 }
 
 std::int64_t DocumentReader::position() const { return finished_bytes_ + (stream_ ? stream_->file_position() : 0); }
 
 void DocumentReader::open_next() {
   const SourceFile& file = files_[next_file_++];
-  stream_ = open_text(file.path);
+  if (is_parquet(file.relative_path)) {
+    stream_ = std::make_unique<ParquetStream>(file, options_);
+  } else {
+    stream_ = open_text(file.path);
+  }
   has_records_ = holds_records(file.relative_path);
   is_start_ = true;
   at_end_ = false;

@@ -10,7 +10,7 @@
 
 namespace comba::data {
 
-/// How documents are found in files whose lines or rows are records (.jsonl, .ndjson).
+/// How documents are found in files whose lines or rows are records (.jsonl, .ndjson, .parquet).
 struct RecordFields {
   std::string text = "text";  ///< the document
   std::string prompt;         ///< empty: none. Text that comes before it, to be read but not learned
@@ -37,8 +37,10 @@ struct Piece {
 
 /// How a reader is to cut files.
 struct ReadOptions {
-  bool include_binary = false;  ///< also files with a NUL byte in their first 8000 bytes
-  bool cut_at_words = false;    ///< cut a long text where a word begins, for tokenizers that look at words
+  bool include_binary = false;     ///< also files with a NUL byte in their first 8000 bytes
+  bool cut_at_words = false;       ///< cut a long text where a word begins, for tokenizers that look at words
+  RecordFields records{};          ///< the columns read from parquet files
+  std::string python = "python3";  ///< reads parquet files
 };
 
 /// Reads files one after another, in pieces of bounded size. Where it cuts depends on the text alone.

@@ -61,7 +61,10 @@ class Packer {
       : options_(options),
         files_(sources.files),
         directory_(directory),
-        reader_(files_, {.include_binary = options.include_binary, .cut_at_words = !options.tokenizer.is_bytes()}),
+        reader_(files_, {.include_binary = options.include_binary,
+                         .cut_at_words = !options.tokenizer.is_bytes(),
+                         .records = options.records,
+                         .python = options.python}),
         encoder_(options.tokenizer, options.records, options.holdout) {
     report_.index.tokenizer = options.tokenizer;
     report_.index.shard_tokens = options.shard_tokens;
@@ -80,7 +83,7 @@ class Packer {
   PackReport run() {
     while (read_batch()) {
       parallel_for(num_pieces_, [&](std::int64_t begin, std::int64_t end) {
-        for (std::int64_t i = begin; i < end; ++i) encoder_.encode(batch_[static_cast<std::size_t>(i)]);
+        for (std::int64_t i = begin; i < end; ++i) encode(batch_[static_cast<std::size_t>(i)]);
       });
       for (std::int64_t i = 0; i < num_pieces_; ++i) write(batch_[static_cast<std::size_t>(i)]);
     }
@@ -115,7 +118,18 @@ class Packer {
     return num_pieces_ > 0;
   }
 
+  /// What goes wrong is told when the piece would be written: then the first error is always the same one.
+  void encode(EncodedPiece& encoded) const {
+    encoded.failure = nullptr;
+    try {
+      encoder_.encode(encoded);
+    } catch (...) {
+      encoded.failure = std::current_exception();
+    }
+  }
+
   void write(const EncodedPiece& encoded) {
+    if (encoded.failure) std::rethrow_exception(encoded.failure);
     const Piece& piece = encoded.piece;
     if (piece.kind == Piece::Kind::end_of_records) return;
     if (piece.kind == Piece::Kind::skipped) {

@@ -24,6 +24,7 @@ struct PackOptions {
   FileSelection selection{};
   RecordFields records{};  ///< with a prompt, the data set has a loss mask
   Tokenizer tokenizer{};
+  std::string python = "python3";  ///< reads parquet files, with the package pyarrow
   Holdout holdout = Holdout::files;
   bool include_binary = false;                        ///< also pack files with a NUL byte in their first 8000 bytes
   bool keep_duplicates = false;                       ///< also pack documents with the content of an earlier one

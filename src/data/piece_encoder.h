@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <exception>
 #include <string>
 #include <vector>
 
@@ -33,6 +34,7 @@ struct EncodedPiece {
   std::int64_t document_bytes = 0;  ///< of a text: the size of its file
   EncodedPart parts[2];             ///< by Split
   Md5::Digest digest{};             ///< of a record's content
+  std::exception_ptr failure;       ///< of encoding it
 };
 
 /// Turns pieces into ids, each for itself, so that it may be called on several threads.

@@ -1,17 +1,45 @@
 #include "data/tokenizer.h"
 
+#include "base/file.h"
 #include "base/message.h"
+#include "data/base64.h"
 #include "data/json.h"
+#include "data/sentencepiece.h"
+#include "data/table_tokenizer.h"
 
 namespace comba::data {
+namespace {
+
+std::string base64_field(const nlohmann::json& json, const char* key, const std::string& where) {
+  const auto found = json.find(key);
+  std::optional<std::string> bytes;
+  if (found != json.end() && found->is_string()) bytes = from_base64(found->get_ref<const std::string&>());
+  require(bytes.has_value(), ErrorCode::io, "[Tokenizer] '", where, "': ", key, " must be a text in base64; got ",
+          found == json.end() ? "nothing" : shown(*found));
+  return *std::move(bytes);
+}
+
+}  // namespace
 
 Tokenizer Tokenizer::from_json(const std::string& json_text, const std::string& where) {
   const nlohmann::json json = parse_json(json_text);
   require(json.is_object(), ErrorCode::io, "[Tokenizer] '", where, "' must hold a JSON object");
-  const auto type = json.find("type");
-  require(type != json.end() && *type == "bytes", ErrorCode::io, "[Tokenizer] '", where,
-          "': type must be \"bytes\"; got ", type == json.end() ? "nothing" : shown(*type));
-  return Tokenizer();
+  const auto found = json.find("type");
+  const std::string type = found != json.end() && found->is_string() ? found->get<std::string>() : "";
+  if (type == "bytes") return Tokenizer();
+  if (type == "table") return Tokenizer(std::make_shared<TableTokenizer>(json.dump(), where, nullptr));
+  require(type == "sentencepiece", ErrorCode::io, "[Tokenizer] '", where,
+          "': type must be \"bytes\", \"sentencepiece\" or \"table\"; got ",
+          found == json.end() ? "nothing" : shown(*found));
+  return Tokenizer(std::make_shared<SentencePiece>(base64_field(json, "model", where), where));
+}
+
+Tokenizer Tokenizer::from_hugging_face(const std::filesystem::path& path, const std::string& python) {
+  return Tokenizer(std::make_shared<TableTokenizer>(python, path.string()));
+}
+
+Tokenizer Tokenizer::from_sentencepiece(const std::filesystem::path& path) {
+  return Tokenizer(std::make_shared<SentencePiece>(read_file(path), path.string()));
 }
 
 std::string Tokenizer::to_json() const { return model_ ? model_->to_json() : R"({"type": "bytes"})"; }

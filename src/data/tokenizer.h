@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <memory>
 #include <span>
 #include <string>
@@ -25,6 +26,10 @@ class Tokenizer {
 
   /// Reads what to_json() wrote. `where` names the text's origin in errors (io).
   static Tokenizer from_json(const std::string& json_text, const std::string& where);
+  /// A Hugging Face tokenizer.json, run by `python` with the package tokenizers. Throws Error (io) with what it said.
+  static Tokenizer from_hugging_face(const std::filesystem::path& path, const std::string& python);
+  /// Reads a SentencePiece .model file. Throws Error: io when it is none, unsupported when it is of another kind.
+  static Tokenizer from_sentencepiece(const std::filesystem::path& path);
   /// A JSON object that holds all there is to know, a SentencePiece model included. Equal tokenizers give equal texts.
   std::string to_json() const;
   /// "bytes", or the kind and what tells it from others of its kind. For people.

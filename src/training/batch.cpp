@@ -6,12 +6,13 @@
 namespace comba::training {
 namespace {
 
-/// Tokens from `first` on, going on at the start of the stream behind its end.
-void read_ring(const data::TokenDataset& dataset, std::int64_t first, std::span<std::int64_t> ids) {
+/// Tokens or labels from `first` on, going on at the start of the stream behind its end.
+using Read = void (data::TokenDataset::*)(std::int64_t first, std::span<std::int64_t> values) const;
+void read_ring(const data::TokenDataset& dataset, Read read, std::int64_t first, std::span<std::int64_t> values) {
   const auto before_end = static_cast<std::size_t>(dataset.num_tokens() - first);
-  const std::size_t head = std::min(ids.size(), before_end);
-  dataset.read_tokens(first, ids.first(head));
-  dataset.read_tokens(0, ids.subspan(head));
+  const std::size_t head = std::min(values.size(), before_end);
+  (dataset.*read)(first, values.first(head));
+  (dataset.*read)(0, values.subspan(head));
 }
 
 }  // namespace
@@ -20,12 +21,25 @@ Batch read_batch(const data::TokenDataset& dataset, const WindowSampler& sampler
                  std::int64_t batch_size) {
   const std::int64_t window_tokens = sampler.context_length() + 1;
   at::Tensor windows = at::empty({batch_size, window_tokens}, at::kLong);
+  // Without a mask a label is the token itself, and is read once.
+  at::Tensor labels = dataset.has_loss_mask() ? at::empty_like(windows) : windows;
   for (std::int64_t b = 0; b < batch_size; ++b) {
-    std::int64_t* ids = windows[b].data_ptr<std::int64_t>();
-    read_ring(dataset, sampler.window_start(first_sample + b), {ids, static_cast<std::size_t>(window_tokens)});
+    const auto row = [&](const at::Tensor& tensor) {
+      return std::span(tensor[b].data_ptr<std::int64_t>(), static_cast<std::size_t>(window_tokens));
+    };
+    const std::int64_t start = sampler.window_start(first_sample + b);
+    read_ring(dataset, &data::TokenDataset::read_tokens, start, row(windows));
+    if (dataset.has_loss_mask()) read_ring(dataset, &data::TokenDataset::read_labels, start, row(labels));
   }
   return {.input_ids = windows.slice(1, 0, window_tokens - 1).contiguous(),
-          .labels = windows.slice(1, 1, window_tokens).contiguous()};
+          .labels = labels.slice(1, 1, window_tokens).contiguous()};
+}
+
+std::int64_t num_labels(const data::TokenDataset& dataset, const WindowSampler& sampler, std::int64_t first_sample,
+                        std::int64_t batch_size) {
+  if (!dataset.has_loss_mask()) return batch_size * sampler.context_length();
+  const at::Tensor labels = read_batch(dataset, sampler, first_sample, batch_size).labels;
+  return labels.ne(data::kIgnoredLabel).sum().item<std::int64_t>();
 }
 
 }  // namespace comba::training

@@ -12,11 +12,15 @@ namespace comba::training {
 /// B windows of training tokens and the token that follows each.
 struct Batch {
   at::Tensor input_ids;  ///< [B, T] i64
-  at::Tensor labels;     ///< [B, T] i64   labels[b, t] is the successor of input_ids[b, t]
+  at::Tensor labels;  ///< [B, T] i64   the successor of input_ids[b, t], or kIgnoredLabel when it is not to be learned
 };
 
 /// Windows number first_sample to first_sample + batch_size - 1 of the run.
 Batch read_batch(const data::TokenDataset& dataset, const WindowSampler& sampler, std::int64_t first_sample,
                  std::int64_t batch_size);
+
+/// How many labels of these windows are to be learned.
+std::int64_t num_labels(const data::TokenDataset& dataset, const WindowSampler& sampler, std::int64_t first_sample,
+                        std::int64_t batch_size);
 
 }  // namespace comba::training

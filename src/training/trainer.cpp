@@ -45,10 +45,14 @@ StepReport Trainer::step() {
   const std::int64_t micro_batch_size = config_.micro_batch_size > 0 ? config_.micro_batch_size : config_.batch_size;
   const std::int64_t num_micro_batches = config_.batch_size / micro_batch_size;
 
+  const std::int64_t labels_of_step = num_labels(dataset_, sampler_, step * config_.batch_size, config_.batch_size);
+  require(labels_of_step > 0, ErrorCode::invalid_argument,
+          "[Trainer] a step must have tokens to learn; got only prompts in step ", step + 1,
+          " (a larger batch_size or context_length helps)");
   model_->zero_grad();
   double loss = 0;
   for (std::int64_t i = 0; i < num_micro_batches; ++i) {
-    loss += accumulate_gradients(step * config_.batch_size + i * micro_batch_size, micro_batch_size);
+    loss += accumulate_gradients(step * config_.batch_size + i * micro_batch_size, micro_batch_size, labels_of_step);
   }
   const double gradient_norm = clip_gradient_norm(parameters_, config_.max_gradient_norm);
   require(std::isfinite(loss) && std::isfinite(gradient_norm), ErrorCode::numerical,
@@ -66,9 +70,11 @@ StepReport Trainer::step() {
           .seconds = elapsed.count()};
 }
 
-double Trainer::accumulate_gradients(std::int64_t first_sample, std::int64_t num_samples) {
+double Trainer::accumulate_gradients(std::int64_t first_sample, std::int64_t num_samples, std::int64_t labels_of_step) {
+  const std::int64_t labels = num_labels(dataset_, sampler_, first_sample, num_samples);
+  if (labels == 0) return 0;  // the mean over none is no number
   const Batch batch = read_batch(dataset_, sampler_, first_sample, num_samples);
-  const double share = static_cast<double>(num_samples) / static_cast<double>(config_.batch_size);
+  const double share = static_cast<double>(labels) / static_cast<double>(labels_of_step);
   const at::Tensor loss = model_->loss(batch.input_ids, batch.labels) * share;
   loss.backward();
   return loss.item<double>();

@@ -48,8 +48,9 @@ class Trainer {
   void load_optimizer_state(const models::NamedTensors& state) { optimizer_.load_state(state); }
 
  private:
-  /// Adds the gradients of windows [first_sample, first_sample + num_samples); returns their mean loss.
-  double accumulate_gradients(std::int64_t first_sample, std::int64_t num_samples);
+  /// Adds the gradients of windows [first_sample, first_sample + num_samples); returns what they add to the mean loss
+  /// of the step, whose labels count alike wherever they are.
+  double accumulate_gradients(std::int64_t first_sample, std::int64_t num_samples, std::int64_t labels_of_step);
 
   std::shared_ptr<models::CausalLM> model_;
   const data::TokenDataset& dataset_;

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <fstream>
+#include <memory>
 #include <set>
 #include <vector>
 
@@ -9,6 +11,7 @@
 #include "support/tiny_run.h"
 #include "training/batch.h"
 #include "training/permutation.h"
+#include "training/trainer.h"
 
 namespace comba::training {
 namespace {
@@ -98,6 +101,70 @@ TEST(Batch, DoesNotDependOnHowItIsSplit) {
   const Batch first = read_batch(dataset, sampler, 40, 4), second = read_batch(dataset, sampler, 44, 2);
   EXPECT_TRUE(at::equal(whole.input_ids, at::cat({first.input_ids, second.input_ids})));
   EXPECT_TRUE(at::equal(whole.labels, at::cat({first.labels, second.labels})));
+}
+
+/// A data set of answers to prompts.
+class MaskedDataset {
+ public:
+  MaskedDataset() {
+    std::ofstream file(directory_.path() / "a.jsonl");
+    for (int i = 0; i < 60; ++i) {
+      file << R"({"q": "what is )" << std::string(static_cast<std::size_t>(i), '?') << R"(", "text": "answer )" << i
+           << "\"}\n";
+    }
+    file.close();
+    data::pack({.inputs = {directory_.path() / "a.jsonl"},
+                .output = directory_.path() / "data",
+                .records = {.text = "text", .prompt = "q"},
+                .shard_tokens = 100});
+  }
+  data::TokenDataset open() const { return data::TokenDataset::open(directory_.path() / "data", data::Split::train); }
+
+ private:
+  testing::TemporaryDirectory directory_;
+};
+
+TEST(Batch, PromptsHaveNoLabels) {
+  const MaskedDataset data;
+  const auto dataset = data.open();
+  std::vector<std::int64_t> stream(static_cast<std::size_t>(dataset.num_tokens())), labels(stream.size());
+  dataset.read_tokens(0, stream);
+  dataset.read_labels(0, labels);
+  const WindowSampler sampler(dataset.num_tokens(), 32, 5);
+  const std::int64_t windows = sampler.windows_per_epoch();
+  const Batch batch = read_batch(dataset, sampler, 0, windows);
+  std::int64_t learned = 0;
+  for (std::int64_t b = 0; b < windows; ++b) {
+    for (std::int64_t t = 0; t < 32; ++t) {
+      const auto position = static_cast<std::size_t>(sampler.window_start(b) + t);
+      ASSERT_EQ(batch.input_ids[b][t].item<std::int64_t>(), stream[position % stream.size()]);
+      const std::int64_t label = batch.labels[b][t].item<std::int64_t>();
+      ASSERT_EQ(label, labels[(position + 1) % labels.size()]);
+      learned += label != data::kIgnoredLabel;
+    }
+  }
+  EXPECT_EQ(num_labels(dataset, sampler, 0, windows), learned);
+  EXPECT_GT(learned, 0);
+  EXPECT_LT(learned, windows * 32 / 2) << "most of this text is prompts";
+}
+
+// The prompts' shares of the micro batches differ, and one may hold nothing else.
+TEST(Batch, EveryLabelCountsAlikeWhateverTheMicroBatch) {
+  const MaskedDataset data;
+  const auto dataset = data.open();
+  TrainConfig config = {
+      .steps = 20, .batch_size = 8, .context_length = 8, .learning_rate = 0.01, .warmup_steps = 5, .seed = 3};
+  const auto losses = [&](std::int64_t micro_batch_size) {
+    config.micro_batch_size = micro_batch_size;
+    auto model = std::make_shared<models::CausalLM>(testing::tiny_model_config());
+    model->initialize(3);
+    Trainer trainer(model, dataset, config);
+    std::vector<double> losses;
+    for (int i = 0; i < 6; ++i) losses.push_back(trainer.step().loss);
+    return losses;
+  };
+  const std::vector<double> whole = losses(8), parts = losses(1);
+  for (std::size_t i = 0; i < whole.size(); ++i) EXPECT_NEAR(parts[i], whole[i], 1e-4 * whole[i]) << "step " << i;
 }
 
 }  // namespace

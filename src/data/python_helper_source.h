@@ -1,0 +1,8 @@
+#pragma once
+
+namespace comba::data {
+
+/// The text of python/comba/data_helper.py.
+extern const char* const kPythonHelperSource;
+
+}  // namespace comba::data
