@@ -2,13 +2,12 @@
 
 #include "base/file.h"
 #include "base/message.h"
-#include "models/safetensors.h"
+#include "models/weight_files.h"
 
 namespace comba::models {
 namespace {
 
 constexpr const char* kConfigFile = "config.json";
-constexpr const char* kWeightsFile = "model.safetensors";
 
 /// "a, b, c and 5 more"
 std::string list(const std::vector<std::string>& names) {
@@ -35,9 +34,11 @@ void drop_tied_copy(NamedTensors& tensors, const ModelConfig& config, const std:
   tensors.erase(copy);
 }
 
-void load_weights(CausalLM& model, const std::filesystem::path& path) {
-  NamedTensors tensors = read_safetensors(path).tensors;
-  drop_tied_copy(tensors, model.config(), path);
+}  // namespace
+
+void load_weights(CausalLM& model, const std::filesystem::path& directory) {
+  NamedTensors tensors = read_weight_files(directory);
+  drop_tied_copy(tensors, model.config(), directory);
   std::vector<std::string> missing, misshapen;
   std::vector<std::pair<at::Tensor, at::Tensor>> copies;
   for (auto& parameter : model.named_parameters()) {
@@ -57,29 +58,27 @@ void load_weights(CausalLM& model, const std::filesystem::path& path) {
   }
   std::vector<std::string> unknown;
   for (const auto& [name, tensor] : tensors) unknown.push_back(name);
-  require_none(missing, "the file must hold every tensor of the model; missing", path);
-  require_none(unknown, "the file must hold no tensor that the model has not", path);
-  require_none(misshapen, "each tensor must have the shape that config.json says, and floating elements", path);
+  require_none(missing, "the weights must hold every tensor of the model; missing", directory);
+  require_none(unknown, "the weights must hold no tensor that the model has not", directory);
+  require_none(misshapen, "each tensor must have the shape that config.json says, and floating elements", directory);
 
   const torch::NoGradGuard no_grad;
   for (auto& [parameter, source] : copies) parameter.copy_(source);
 }
 
-}  // namespace
-
 std::shared_ptr<CausalLM> load_model(const std::filesystem::path& directory) {
   auto model = std::make_shared<CausalLM>(load_model_config(directory / kConfigFile));
-  load_weights(*model, directory / kWeightsFile);
+  load_weights(*model, directory);
   return model;
 }
 
-void save_model(const CausalLM& model, const std::filesystem::path& directory) {
+void save_model(const CausalLM& model, const std::filesystem::path& directory, std::int64_t shard_bytes) {
   std::error_code error;
   std::filesystem::create_directories(directory, error);
   require(!error, ErrorCode::io, "[checkpoint] cannot make the directory ", directory.string(), ": ", error.message());
   NamedTensors tensors;
   for (const auto& parameter : model.named_parameters()) tensors[parameter.key()] = parameter.value();
-  write_safetensors(directory / kWeightsFile, tensors, {{"format", "pt"}});
+  write_weight_files(directory, tensors, shard_bytes);
   // Last, so that a directory with a config.json is a complete one.
   write_file_atomically(directory / kConfigFile, to_json(model.config()));
 }

@@ -3,7 +3,9 @@
 #include <gmock/gmock.h>
 
 #include <functional>
+#include <nlohmann/json.hpp>
 
+#include "base/file.h"
 #include "comba/error.h"
 #include "models/safetensors.h"
 #include "support/temporary_directory.h"
@@ -61,6 +63,59 @@ TEST(Checkpoint, ATiedModelMayCarryACopyOfItsEmbedding) {
       reload([](NamedTensors& tensors) { tensors["lm_head.weight"] = tensors.at("model.embeddings.weight"); }));
   EXPECT_THAT([] { reload([](NamedTensors& t) { t["lm_head.weight"] = t.at("model.embeddings.weight") + 1; }); },
               ThrowsMessage<Error>(HasSubstr("lm_head.weight must equal model.embeddings.weight")));
+}
+
+TEST(Checkpoint, LargeWeightsAreShardedAndReadBackToTheSameBits) {
+  const TemporaryDirectory directory;
+  CausalLM model(tiny());
+  model.initialize(1);
+  save_model(model, directory.path());
+  constexpr std::int64_t kSmallShard = 64 * 1024;
+  save_model(model, directory.path(), kSmallShard);
+  EXPECT_FALSE(std::filesystem::exists(directory.path() / "model.safetensors"));
+  int num_shards = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(directory.path())) {
+    const std::string name = entry.path().filename();
+    if (name.ends_with(".safetensors")) ++num_shards;
+  }
+  EXPECT_GE(num_shards, 3);
+  const auto loaded = load_model(directory.path());
+  const auto expected = model.named_parameters();
+  for (const auto& parameter : loaded->named_parameters()) {
+    EXPECT_TRUE(at::equal(parameter.value(), expected[parameter.key()])) << parameter.key();
+  }
+}
+
+class Shards : public ::testing::Test {
+ protected:
+  Shards() { write_weight_files(path_, {{"a", at::zeros({4})}, {"b", at::ones({4})}, {"c", at::ones({4})}}, 32); }
+
+  void expect_complaint(const std::string& index, const std::string& complaint) {
+    write_file_atomically(path_ / "model.safetensors.index.json", index);
+    EXPECT_THAT([&] { read_weight_files(path_); }, Throws<Error>(Property(&Error::code, ErrorCode::io)));
+    EXPECT_THAT([&] { read_weight_files(path_); }, ThrowsMessage<Error>(HasSubstr(complaint)));
+  }
+
+  const TemporaryDirectory directory_;
+  const std::filesystem::path path_ = directory_.path();
+};
+
+TEST_F(Shards, TheIndexHasTheFormOfHuggingFace) {
+  EXPECT_EQ(nlohmann::json::parse(read_file(path_ / "model.safetensors.index.json")), nlohmann::json::parse(R"({
+    "metadata": {"total_size": 48},
+    "weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00001-of-00002.safetensors",
+                   "c": "model-00002-of-00002.safetensors"}})"));
+  EXPECT_EQ(read_weight_files(path_).size(), 3u);
+}
+
+TEST_F(Shards, AnIndexThatDoesNotFitIsRefused) {
+  expect_complaint("{", "must be a JSON object with a weight_map");
+  expect_complaint(R"({"weight_map": {"a": "../model.safetensors"}})",
+                   "beside the index; got \"../model.safetensors\"");
+  expect_complaint(R"({"weight_map": {"a": 1}})", "beside the index; got 1 for a");
+  expect_complaint(R"({"weight_map": {"a": "model-00003-of-00003.safetensors"}})", "model-00003-of-00003.safetensors");
+  expect_complaint(R"({"weight_map": {"c": "model-00001-of-00002.safetensors"}})", "missing c");
+  expect_complaint(R"({"weight_map": {"a": "model-00001-of-00002.safetensors"}})", "every tensor of a shard; got b");
 }
 
 TEST(Checkpoint, WhatDoesNotFitIsNamed) {
