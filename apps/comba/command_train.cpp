@@ -18,6 +18,7 @@
 #include "signals.h"
 #include "train_settings.h"
 #include "training/train.h"
+#include "utf8_stream.h"
 
 namespace comba::cli {
 namespace {
@@ -25,13 +26,16 @@ namespace {
 constexpr const char* kTrainDetails =
     R"(The output directory gets metrics.jsonl and checkpoints, which are model directories in the Hugging Face layout. SIGINT
 and SIGTERM end the run after the step at hand, with a checkpoint; --resume then goes on as if nothing had happened: the
-same settings, data, seed and number of threads give the same bits.
+same settings, data, seed and number of threads give the same bits. Of the checkpoints, the newest are kept and the best
+of those that were evaluated, which OUT/best means. --init begins with the weights of another model, whose config.json
+is then the [model] of the run.
 
 Examples:
   comba train --config configs/demo.toml --data headers.data --out run
   comba train --config configs/demo.toml --data headers.data --out run --resume
   comba train --config configs/demo.toml --set train.seed=7 --set model.hidden_size=192 --data headers.data --out run7
-  comba train --config configs/demo.toml --data headers.data --out run --print-config > run.toml)";
+  comba train --config configs/demo.toml --data headers.data --out run --print-config > run.toml
+  comba train --init run --data letters.data --out tuned --set train.steps=100 --set train.learning_rate=1e-4)";
 
 struct TrainFlags {
   RunConfigFlags config;
@@ -73,6 +77,11 @@ class TrainDisplay : public training::TrainObserver {
     progress_.note(fmt::format("step {}: {:.4f} bits/byte on held-out text", step, heldout.bits_per_byte()));
   }
 
+  void on_sample(std::int64_t step, const std::string& text) override {
+    Utf8Stream whole_characters;
+    progress_.note(fmt::format("step {}: {}", step, whole_characters.feed(text) + whole_characters.finish()));
+  }
+
   void on_checkpoint(const std::filesystem::path& directory) override {
     progress_.note(fmt::format("saved {}", directory.string()));
   }
@@ -110,6 +119,7 @@ void run_train(const TrainFlags& flags) {
                    .train = train,
                    .heldout = heldout,
                    .directory = settings.output,
+                   .initial_model = settings.initial_model,
                    .resume = flags.resume},
                   display, stop);
 }
@@ -121,6 +131,8 @@ void register_train(CLI::App& program) {
   CLI::App* command = program.add_subcommand("train", "Train a language model")->footer(kTrainDetails);
   add_run_config_flags(*command, flags->config);
   add_directory_flag(*command, flags->config, "--data", "data.path", "Data set of `comba data pack`");
+  add_directory_flag(*command, flags->config, "--init", "model.init",
+                     "Begin with the weights of this model directory or run");
   add_directory_flag(*command, flags->config, "--out", "output.path", "Directory of the run");
   command->add_flag("--resume", flags->resume, "Go on from the newest checkpoint of --out");
   command->callback([flags] { run_train(*flags); });

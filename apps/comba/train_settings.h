@@ -11,11 +11,12 @@ namespace comba::cli {
 
 /// A run file of `comba train`, section by section.
 struct TrainSettings {
-  models::ModelConfig model;     ///< [model]   keys of config.json; `file` names one to start from
-  std::filesystem::path data;    ///< [data]    path
-  training::TrainConfig train;   ///< [train]   fields of TrainConfig
-  std::int64_t threads = 0;      ///< [train]   threads; 0: as many as LibTorch takes by itself
-  std::filesystem::path output;  ///< [output]  path
+  models::ModelConfig model;            ///< [model]   keys of config.json; `file` names one to start from
+  std::filesystem::path initial_model;  ///< [model]   init: a model directory or run, for its weights and config.json
+  std::filesystem::path data;           ///< [data]    path
+  training::TrainConfig train;          ///< [train]   fields of TrainConfig
+  std::int64_t threads = 0;             ///< [train]   threads; 0: as many as LibTorch takes by itself
+  std::filesystem::path output;         ///< [output]  path
 };
 
 /// Reads the sections and refuses whatever else `config` holds. Throws Error(invalid_argument) naming the key; io for a

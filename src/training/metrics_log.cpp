@@ -1,5 +1,6 @@
 #include "training/metrics_log.h"
 
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <sstream>
 #include <string>
@@ -10,24 +11,29 @@
 namespace comba::training {
 namespace {
 
-/// The lines of `text` that belong to steps up to `last_step`. A line cut short by a crash is dropped.
-std::string lines_up_to(const std::string& text, std::int64_t last_step) {
-  std::istringstream lines(text);
-  std::string kept;
-  for (std::string line; std::getline(lines, line);) {
-    const auto json = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
-    if (json.is_object() && json.value("step", last_step + 1) <= last_step) kept += line + '\n';
-  }
-  return kept;
-}
+constexpr const char* kHeldout = "heldout_bits_per_byte";
 
 }  // namespace
 
 MetricsLog::MetricsLog(const std::filesystem::path& path, std::int64_t last_step) : path_(path) {
-  const std::string kept = std::filesystem::exists(path) ? lines_up_to(read_file(path), last_step) : std::string();
-  write_file_atomically(path, kept);
+  write_file_atomically(path, std::filesystem::exists(path) ? take_lines(read_file(path), last_step) : std::string());
   file_.open(path, std::ios::app);
   require(file_.is_open(), ErrorCode::io, "[MetricsLog] the file must be writable; got ", path.string());
+}
+
+/// The lines of `text` that belong to steps up to `last_step`. A line cut short by a crash is dropped.
+std::string MetricsLog::take_lines(const std::string& text, std::int64_t last_step) {
+  std::istringstream lines(text);
+  std::string kept;
+  for (std::string line; std::getline(lines, line);) {
+    const auto json = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
+    if (!json.is_object() || !json.contains("step") || !json["step"].is_number_integer()) continue;
+    const auto step = json["step"].get<std::int64_t>();
+    if (step > last_step) continue;
+    kept += line + '\n';
+    if (json.contains(kHeldout) && json[kHeldout].is_number()) heldout_[step] = json[kHeldout].get<double>();
+  }
+  return kept;
 }
 
 void MetricsLog::write(const StepReport& report) {
@@ -44,10 +50,18 @@ void MetricsLog::write(const StepReport& report) {
 void MetricsLog::write(std::int64_t step, const evaluation::EvaluationResult& heldout) {
   nlohmann::ordered_json json;
   json["step"] = step;
-  json["heldout_bits_per_byte"] = heldout.bits_per_byte();
+  json[kHeldout] = heldout.bits_per_byte();
   json["heldout_nats"] = heldout.nats;
   json["heldout_bytes"] = heldout.bytes;
   write_line(json.dump());
+  if (std::isfinite(heldout.bits_per_byte())) heldout_[step] = heldout.bits_per_byte();
+}
+
+void MetricsLog::write_sample(std::int64_t step, const std::string& text) {
+  nlohmann::ordered_json json;
+  json["step"] = step;
+  json["sample"] = text;
+  write_line(json.dump(/*indent=*/-1, ' ', /*ensure_ascii=*/false, nlohmann::ordered_json::error_handler_t::replace));
 }
 
 void MetricsLog::write_line(const std::string& line) {

@@ -3,6 +3,8 @@
 #include <cstdint>
 #include <filesystem>
 #include <fstream>
+#include <map>
+#include <string>
 
 #include "evaluation/evaluate.h"
 #include "training/trainer.h"
@@ -13,6 +15,7 @@ namespace comba::training {
 ///
 ///     {"step": 7, "loss": 2.1, "learning_rate": 0.001, "gradient_norm": 0.7, "tokens": 14336, "seconds": 0.1}
 ///     {"step": 7, "heldout_bits_per_byte": 2.9, "heldout_nats": 12345.6, "heldout_bytes": 6142}
+///     {"step": 7, "sample": "Once upon a time"}
 ///
 /// `step` counts completed steps, `tokens` those trained on since the first step, `seconds` are this step's.
 class MetricsLog {
@@ -23,12 +26,19 @@ class MetricsLog {
 
   void write(const StepReport& report);
   void write(std::int64_t step, const evaluation::EvaluationResult& heldout);
+  /// Bytes of `text` that are no UTF-8 become U+FFFD.
+  void write_sample(std::int64_t step, const std::string& text);
+
+  /// Held-out bits per byte by step, those of the file included; numbers that are not finite are left out.
+  const std::map<std::int64_t, double>& heldout() const { return heldout_; }
 
  private:
+  std::string take_lines(const std::string& text, std::int64_t last_step);
   void write_line(const std::string& line);
 
   std::filesystem::path path_;
   std::ofstream file_;
+  std::map<std::int64_t, double> heldout_;
 };
 
 }  // namespace comba::training

@@ -8,6 +8,7 @@
 #include <string_view>
 #include <system_error>
 
+#include "base/file.h"
 #include "base/message.h"
 
 namespace comba::training {
@@ -15,6 +16,8 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr std::string_view kCheckpointPrefix = "checkpoint-";
+
+constexpr const char* kBest = "best";
 
 /// The step in a name such as checkpoint-000500.
 std::optional<std::int64_t> step_of(const std::string& name) {
@@ -30,6 +33,15 @@ std::optional<std::int64_t> step_of(const std::string& name) {
 /// Whether a name is that of a checkpoint a process was still writing: see temporary_path_beside.
 bool is_partial_checkpoint(const std::string& name) {
   return name.starts_with(concat('.', kCheckpointPrefix)) && name.ends_with(".partial");
+}
+
+/// Makes `link` a symbolic link to `target`, in exchange for an earlier one.
+void link_atomically(const fs::path& link, const fs::path& target) {
+  const fs::path fresh = temporary_path_beside(link);
+  std::error_code failure;
+  fs::create_symlink(target, fresh, failure);
+  if (!failure) fs::rename(fresh, link, failure);
+  require(!failure, ErrorCode::io, "[run directory] cannot make the link ", link.string(), ": ", failure.message());
 }
 
 }  // namespace
@@ -77,7 +89,17 @@ void prepare_run_directory(const fs::path& run, bool resume) {
                  : std::string(", which has other files in it"));
 }
 
-void prune_checkpoints(const fs::path& run, std::int64_t keep) {
+std::optional<std::int64_t> best_checkpoint(const fs::path& run, const std::map<std::int64_t, double>& losses) {
+  auto best = losses.end();
+  for (const CheckpointEntry& checkpoint : list_checkpoints(run)) {
+    const auto loss = losses.find(checkpoint.step);
+    if (loss != losses.end() && (best == losses.end() || loss->second < best->second)) best = loss;
+  }
+  return best == losses.end() ? std::nullopt : std::optional(best->first);
+}
+
+void prune_checkpoints(const fs::path& run, std::int64_t keep, std::optional<std::int64_t> best) {
+  if (best) link_atomically(run / kBest, checkpoint_path(run, *best).filename());
   std::vector<fs::path> partial;
   for (const fs::directory_entry& entry : fs::directory_iterator(run)) {
     if (is_partial_checkpoint(entry.path().filename().string())) partial.push_back(entry.path());
@@ -85,7 +107,7 @@ void prune_checkpoints(const fs::path& run, std::int64_t keep) {
   for (const fs::path& path : partial) fs::remove_all(path);
   const std::vector<CheckpointEntry> checkpoints = list_checkpoints(run);
   for (std::size_t i = 0; i + static_cast<std::size_t>(keep) < checkpoints.size(); ++i) {
-    fs::remove_all(checkpoints[i].path);
+    if (checkpoints[i].step != best) fs::remove_all(checkpoints[i].path);
   }
 }
 

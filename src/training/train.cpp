@@ -2,8 +2,11 @@
 
 #include <memory>
 #include <optional>
+#include <string>
+#include <vector>
 
 #include "base/message.h"
+#include "generation/generate.h"
 #include "training/metrics_log.h"
 #include "training/run_directory.h"
 #include "training/training_checkpoint.h"
@@ -15,7 +18,11 @@ bool is_due(std::int64_t interval, std::int64_t step) { return interval > 0 && s
 
 Trainer new_trainer(const TrainingRun& run) {
   auto model = std::make_shared<models::CausalLM>(run.model);
-  model->initialize(static_cast<std::uint64_t>(run.config.seed));
+  if (run.initial_model.empty()) {
+    model->initialize(static_cast<std::uint64_t>(run.config.seed));
+  } else {
+    load_initial_weights(*model, run.initial_model, run.train);
+  }
   return Trainer(std::move(model), run.train, run.config);
 }
 
@@ -46,6 +53,7 @@ class RunningTraining {
       const std::int64_t step = trainer_.num_steps();
       const bool last = step == run_.config.steps;
       if (is_due(run_.config.evaluation_interval, step) && run_.heldout.num_documents() > 0) evaluate();
+      if (is_due(run_.config.sample_interval, step)) sample();
       if (last || stop.requested() || is_due(run_.config.checkpoint_interval, step)) save();
       require(last || !stop.requested(), ErrorCode::interrupted, "[train] stopped after step ", step,
               "; everything is saved in ", run_.directory.string(), " (continue with --resume)");
@@ -70,11 +78,27 @@ class RunningTraining {
     observer_.on_evaluation(trainer_.num_steps(), heldout);
   }
 
+  /// The same seed each time, so that two samples of a run differ by what it has learned in between.
+  void sample() {
+    const data::Tokenizer& tokenizer = run_.train.tokenizer();
+    std::vector<std::int64_t> prompt = {tokenizer.bos()};
+    for (const std::int64_t id : tokenizer.encode(run_.config.sample_prompt)) prompt.push_back(id);
+    const auto tokens = generation::generate(trainer_.model(), prompt,
+                                             {.max_tokens = run_.config.sample_tokens,
+                                              .vocab = tokenizer.vocab(),
+                                              .stop_token = tokenizer.bos(),
+                                              .sampling = {.seed = static_cast<std::uint64_t>(run_.config.seed)}});
+    const std::string text = run_.config.sample_prompt + tokenizer.decode(tokens);
+    metrics_.write_sample(trainer_.num_steps(), text);
+    observer_.on_sample(trainer_.num_steps(), text);
+  }
+
   void save() {
     saved_step_ = trainer_.num_steps();
     const auto directory = checkpoint_path(run_.directory, saved_step_);
     save_training_checkpoint(trainer_, run_.train, directory);
-    prune_checkpoints(run_.directory, run_.config.keep_checkpoints);
+    prune_checkpoints(run_.directory, run_.config.keep_checkpoints,
+                      best_checkpoint(run_.directory, metrics_.heldout()));
     observer_.on_checkpoint(directory);
   }
 

@@ -21,6 +21,7 @@ class TrainObserver {
   virtual void on_start(const models::CausalLM& model, std::int64_t first_step) = 0;
   virtual void on_step(const StepReport& report) = 0;
   virtual void on_evaluation(std::int64_t step, const evaluation::EvaluationResult& heldout) = 0;
+  virtual void on_sample(std::int64_t step, const std::string& text) = 0;
   virtual void on_checkpoint(const std::filesystem::path& directory) = 0;
   /// Something the user should know, in one sentence.
   virtual void on_warning(const std::string& text) = 0;
@@ -31,17 +32,18 @@ struct TrainingRun {
   models::ModelConfig model;
   TrainConfig config;
   const data::TokenDataset& train;
-  const data::TokenDataset& heldout;  ///< may be empty: then nothing is evaluated
-  std::filesystem::path directory;    ///< see run_directory.h
-  bool resume = false;                ///< go on from the newest checkpoint in `directory`, if there is one
+  const data::TokenDataset& heldout;         ///< may be empty: then nothing is evaluated
+  std::filesystem::path directory;           ///< see run_directory.h
+  std::filesystem::path initial_model = {};  ///< model directory with the weights to begin with; empty: drawn at random
+  bool resume = false;                       ///< go on from the newest checkpoint in `directory`, if there is one
 };
 
 /// Trains to the last step and leaves its checkpoint in the run directory. A run that was interrupted and resumed has
 /// the same bits as one that was not, given the same number of LibTorch threads.
 ///
 /// When `stop` is requested, it finishes the step, saves, and throws Error(interrupted). Other errors: those of
-/// Trainer, prepare_run_directory and require_same_run; Error(numerical), naming step and newest checkpoint, when the
-/// loss diverges.
+/// Trainer, prepare_run_directory, load_initial_weights and require_same_run; Error(numerical), naming step and newest
+/// checkpoint, when the loss diverges.
 void train(const TrainingRun& run, TrainObserver& observer, const StopFlag& stop);
 
 }  // namespace comba::training

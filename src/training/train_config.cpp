@@ -17,6 +17,18 @@ void require_at_least(std::int64_t least, const char* name, std::int64_t value) 
   require(value >= least, ErrorCode::invalid_argument, "[train] ", name, " must be at least ", least, "; got ", value);
 }
 
+template <class T>
+bool holds_a(const nlohmann::json& json) {
+  if constexpr (std::is_same_v<T, bool>) return json.is_boolean();
+  if constexpr (std::is_same_v<T, std::string>) return json.is_string();
+  return json.is_number();
+}
+
+template <class T>
+constexpr const char* kExpected = std::is_same_v<T, bool>          ? "true or false"
+                                  : std::is_same_v<T, std::string> ? "a text"
+                                                                   : "a number";
+
 void require_fraction(const char* name, double value) {
   require_field(value >= 0 && value < 1, name, "in [0, 1)", value);
 }
@@ -45,6 +57,8 @@ void validate(const TrainConfig& config) {
   require_at_least(0, "evaluation_interval", config.evaluation_interval);
   require_at_least(0, "checkpoint_interval", config.checkpoint_interval);
   require_at_least(1, "keep_checkpoints", config.keep_checkpoints);
+  require_at_least(0, "sample_interval", config.sample_interval);
+  require_at_least(1, "sample_tokens", config.sample_tokens);
 }
 
 std::string to_json(const TrainConfig& config) {
@@ -59,8 +73,9 @@ TrainConfig parse_train_config(const std::string& json_text) {
           json.type_name());
   TrainConfig config;
   for_each_field(config, [&](const char* name, auto& value, Effect) {
-    require(json.contains(name) && json[name].is_number(), ErrorCode::io, "[parse_train_config] key ", name,
-            " must be a number; got ", json.contains(name) ? json[name].dump() : "nothing");
+    using T = std::remove_cvref_t<decltype(value)>;
+    require(json.contains(name) && holds_a<T>(json[name]), ErrorCode::io, "[parse_train_config] key ", name,
+            " must be ", kExpected<T>, "; got ", json.contains(name) ? json[name].dump() : "nothing");
     json[name].get_to(value);
     json.erase(name);
   });

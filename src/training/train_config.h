@@ -23,7 +23,10 @@ struct TrainConfig {
   std::int64_t seed = 1;                 ///< of the initial weights and of the order of the data
   std::int64_t evaluation_interval = 0;  ///< steps between evaluations on the held-out split; 0: none
   std::int64_t checkpoint_interval = 0;  ///< steps between checkpoints; 0: only the last step is saved
-  std::int64_t keep_checkpoints = 2;     ///< older ones are removed
+  std::int64_t keep_checkpoints = 2;     ///< older ones are removed, but for the best on held-out text
+  std::int64_t sample_interval = 0;      ///< steps between sampled texts; 0: none
+  std::int64_t sample_tokens = 200;      ///< length of a sampled text, at most
+  std::string sample_prompt = {};  ///< what a sampled text begins with; empty: only the mark of a document's start
 };
 
 /// Whether a field changes the bits of the result: then a resumed run must have the same value.
@@ -50,6 +53,9 @@ void for_each_field(Config& config, Visit&& visit) {
   visit("evaluation_interval", config.evaluation_interval, Effect::bookkeeping);
   visit("checkpoint_interval", config.checkpoint_interval, Effect::bookkeeping);
   visit("keep_checkpoints", config.keep_checkpoints, Effect::bookkeeping);
+  visit("sample_interval", config.sample_interval, Effect::bookkeeping);
+  visit("sample_tokens", config.sample_tokens, Effect::bookkeeping);
+  visit("sample_prompt", config.sample_prompt, Effect::bookkeeping);
 }
 
 /// Throws Error(invalid_argument) naming the first field whose value makes no sense.

@@ -78,6 +78,15 @@ Trainer load_training_checkpoint(const fs::path& directory, const data::TokenDat
   return trainer;
 }
 
+void load_initial_weights(models::CausalLM& model, const fs::path& directory, const data::TokenDataset& dataset) {
+  std::error_code failure;
+  require(!fs::exists(directory / kTokenizerFile, failure) ||
+              load_tokenizer(directory).to_json() == dataset.tokenizer().to_json(),
+          ErrorCode::invalid_argument, "[train] the data's tokenizer must be that of the model to begin with; got ",
+          "another in ", (directory / kTokenizerFile).string());
+  models::load_weights(model, directory);
+}
+
 data::Tokenizer load_tokenizer(const fs::path& directory) {
   const fs::path path = directory / kTokenizerFile;
   return data::Tokenizer::from_json(read_file(path), path.string());

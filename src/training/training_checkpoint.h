@@ -38,6 +38,11 @@ void require_same_run(const std::filesystem::path& directory, const models::Mode
 Trainer load_training_checkpoint(const std::filesystem::path& directory, const data::TokenDataset& dataset,
                                  const TrainConfig& config);
 
+/// Reads the weights of a model directory into `model`. Throws Error as models::load_weights does, and
+/// invalid_argument when the directory says that its ids are of another tokenizer than the data's.
+void load_initial_weights(models::CausalLM& model, const std::filesystem::path& directory,
+                          const data::TokenDataset& dataset);
+
 /// The tokenizer that a model directory's ids are of. Throws Error(io) when it does not say.
 data::Tokenizer load_tokenizer(const std::filesystem::path& directory);
 

@@ -119,6 +119,29 @@ def test_a_run_is_not_overwritten(packed):
     assert weights(packed, "run") == before
 
 
+def test_init_begins_with_another_models_weights_and_configuration(packed):
+    packed.succeed(*TRAIN, "run")
+    settings = ("--data", "data", "--set", "train.steps=4", "--set", "train.context_length=32", "--set", "train.threads=1")
+    packed.succeed("train", "--init", "run", *settings, "--out", "tuned")
+    first = json.loads((packed.folder / "run" / "metrics.jsonl").read_text().splitlines()[0])["loss"]
+    tuned = json.loads((packed.folder / "tuned" / "metrics.jsonl").read_text().splitlines()[0])["loss"]
+    assert tuned < first - 1
+    assert 'init = "run"' in packed.succeed("train", "--init", "run", *settings, "--out", "x", "--print-config")
+    wider = ("--set", "model.hidden_size=64", "--out", "wider")
+    assert "each tensor must have the shape" in packed.fail(2, "train", "--init", "run", *settings, *wider)
+    assert "got neither in nowhere" in packed.fail(1, "train", "--init", "nowhere", *settings, "--out", "x")
+
+
+def test_samples_show_what_was_learned(packed):
+    sample = ("--set", "train.sample_interval=30", "--set", "train.sample_prompt=The ", "--set", "train.sample_tokens=9")
+    result = packed(*TRAIN, "run", *sample)
+    lines = (packed.folder / "run" / "metrics.jsonl").read_text().splitlines()
+    samples = [record for record in map(json.loads, lines) if "sample" in record]
+    assert [record["step"] for record in samples] == [30, 60]
+    assert all(record["sample"].startswith("The ") for record in samples)
+    assert "step 60: The " in result.stderr
+
+
 def test_a_run_that_cannot_be_starts_nothing(packed):
     assert "nowhere/index.json" in packed.fail(1, "train", "--config", "run.toml", "--data", "nowhere", "--out", "run")
     assert "vocabulary of 257; got 200" in packed.fail(2, *TRAIN, "run", "--set", "model.vocab_size=200")

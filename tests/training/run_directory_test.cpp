@@ -58,6 +58,21 @@ TEST_F(RunDirectory, PrunesAllButTheNewestAndWhatWasHalfWritten) {
   EXPECT_TRUE(fs::exists(run_ / "notes.txt"));
 }
 
+TEST_F(RunDirectory, KeepsTheBestAndLinksIt) {
+  add_checkpoints({20, 300, 4000, 50000});
+  const std::map<std::int64_t, double> losses = {{20, 3.0}, {30, 1.0}, {300, 2.0}, {4000, 2.0}};
+  ASSERT_EQ(best_checkpoint(run_, losses), 300) << "30 has no checkpoint, 4000 is no better";
+  EXPECT_EQ(best_checkpoint(run_, {{30, 1.0}}), std::nullopt);
+  prune_checkpoints(run_, 1, 20);
+  prune_checkpoints(run_, 1, 20);
+  EXPECT_THAT(steps(), ElementsAre(20, 50000));
+  EXPECT_EQ(find_model_directory(run_ / "best"), run_ / "best");
+  add_checkpoints({60000});
+  prune_checkpoints(run_, 1, 50000);
+  EXPECT_THAT(steps(), ElementsAre(50000, 60000));
+  EXPECT_EQ(fs::read_symlink(run_ / "best"), "checkpoint-050000");
+}
+
 TEST_F(RunDirectory, ANewRunTakesOnlyANewOrEmptyDirectory) {
   prepare_run_directory(run_, /*resume=*/false);
   prepare_run_directory(run_, /*resume=*/false);

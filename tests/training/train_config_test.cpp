@@ -38,10 +38,12 @@ TEST(TrainConfig, ReadsBackToTheSameBits) {
   config.steps = 123456789012345;
   config.learning_rate = 0.1 + 0.2;
   config.epsilon = 1e-300;
+  config.sample_prompt = "\"na\xC3\xAFve\"\n";
   const TrainConfig read = parse_train_config(to_json(config));
   EXPECT_EQ(read.steps, config.steps);
   EXPECT_EQ(read.learning_rate, config.learning_rate);
   EXPECT_EQ(read.epsilon, config.epsilon);
+  EXPECT_EQ(read.sample_prompt, config.sample_prompt);
   EXPECT_EQ(to_json(read), to_json(config));
 }
 

@@ -6,6 +6,7 @@
 #include <csignal>
 #include <fstream>
 #include <functional>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -14,6 +15,7 @@
 #include "models/checkpoint.h"
 #include "models/safetensors.h"
 #include "support/tiny_run.h"
+#include "training/metrics_log.h"
 #include "training/run_directory.h"
 #include "training/training_checkpoint.h"
 
@@ -30,12 +32,14 @@ struct RecordingObserver : TrainObserver {
     if (after_step) after_step(report.step);
   }
   void on_evaluation(std::int64_t step, const evaluation::EvaluationResult&) override { evaluations.push_back(step); }
+  void on_sample(std::int64_t step, const std::string& text) override { samples[step] = text; }
   void on_checkpoint(const fs::path& directory) override { checkpoints.push_back(directory.filename()); }
   void on_warning(const std::string& text) override { warnings.push_back(text); }
 
   std::int64_t first_step = -1;
   std::vector<double> losses;
   std::vector<std::int64_t> evaluations;
+  std::map<std::int64_t, std::string> samples;
   std::vector<std::string> checkpoints, warnings;
   std::function<void(std::int64_t)> after_step;
 };
@@ -137,6 +141,73 @@ TEST_F(Train, EvaluatingAndSavingDoNotChangeTheResult) {
   config_.checkpoint_interval = 1;
   train(run("busy"), busy, no_stop_);
   EXPECT_EQ(plain.losses, busy.losses);
+}
+
+TEST_F(Train, KeepsTheBestCheckpointBesideTheNewest) {
+  RecordingObserver observer;
+  train(run("trained"), observer, no_stop_);
+  config_.checkpoint_interval = 2;
+  config_.evaluation_interval = 2;
+  config_.keep_checkpoints = 1;
+  config_.learning_rate = 1.0;  // ever larger steps away from what was learned
+  config_.warmup_steps = 12;
+  const fs::path directory = directory_.path() / "run";
+  TrainingRun worse = run("run");
+  worse.initial_model = checkpoint_path(directory_.path() / "trained", 12);
+  train(worse, observer, no_stop_);
+  const auto best = best_checkpoint(directory, MetricsLog(metrics_path(directory), 12).heldout());
+  ASSERT_TRUE(best.has_value());
+  ASSERT_LT(*best, 12) << "the run was to get worse";
+  ASSERT_EQ(list_checkpoints(directory).size(), 2u);
+  EXPECT_EQ(list_checkpoints(directory)[0].step, *best);
+  EXPECT_EQ(fs::canonical(directory / "best"), fs::canonical(checkpoint_path(directory, *best)));
+  EXPECT_NO_THROW(models::load_model(find_model_directory(directory / "best")));
+}
+
+TEST_F(Train, SamplesWhenItIsDueAndChangesNothing) {
+  RecordingObserver plain, sampling, cut, rest;
+  train(run("plain"), plain, no_stop_);
+  config_.sample_interval = 5;
+  config_.sample_tokens = 8;
+  config_.sample_prompt = "the ";
+  train(run("sampling"), sampling, no_stop_);
+  EXPECT_EQ(sampling.losses, plain.losses);
+  ASSERT_EQ(sampling.samples.size(), 2u);
+  EXPECT_TRUE(sampling.samples.at(10).starts_with("the "));
+  EXPECT_THAT(read_file(metrics_path(directory_.path() / "sampling")), HasSubstr(R"({"step":10,"sample":"the )"));
+  interrupted_run(run("cut"), 7);
+  train(run("cut", /*resume=*/true), rest, no_stop_);
+  EXPECT_EQ(rest.samples.at(10), sampling.samples.at(10));
+}
+
+TEST_F(Train, BeginsWithTheWeightsOfAnotherModel) {
+  RecordingObserver first, straight, rest;
+  train(run("first"), first, no_stop_);
+  TrainingRun tuning = run("straight");
+  tuning.initial_model = checkpoint_path(directory_.path() / "first", 12);
+  train(tuning, straight, no_stop_);
+  EXPECT_LT(straight.losses.front(), first.losses.front() - 1) << "it has learned something already";
+
+  tuning.directory = directory_.path() / "cut";
+  const RecordingObserver cut = interrupted_run(tuning, 5);
+  tuning.resume = true;
+  fs::remove_all(tuning.initial_model);  // no longer needed
+  train(tuning, rest, no_stop_);
+  std::vector<double> losses = cut.losses;
+  losses.insert(losses.end(), rest.losses.begin(), rest.losses.end());
+  EXPECT_EQ(losses, straight.losses);
+}
+
+TEST_F(Train, RefusesInitialWeightsThatDoNotFit) {
+  RecordingObserver first;
+  train(run("first"), first, no_stop_);
+  TrainingRun tuning = run("tuning");
+  tuning.initial_model = checkpoint_path(directory_.path() / "first", 12);
+  tuning.model.intermediate_size = 64;
+  EXPECT_THAT(error_of(tuning, ErrorCode::invalid_argument), HasSubstr("gate_proj.weight [48, 32] Float for [64, 32]"));
+  tuning.directory = directory_.path() / "another";
+  write_file_atomically(tuning.initial_model / "comba_tokenizer.json", "{}");
+  EXPECT_THAT(error_of(tuning, ErrorCode::io), HasSubstr("comba_tokenizer.json"));
 }
 
 TEST_F(Train, WarnsWhenTheNumberOfThreadsIsAnother) {
