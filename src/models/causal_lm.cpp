@@ -11,6 +11,7 @@
 #include "nn/mixers/attention.h"
 #include "nn/mixers/comba.h"
 #include "nn/mixers/gated_deltanet.h"
+#include "nn/recompute.h"
 #include "nn/rms_norm.h"
 
 namespace comba::models {
@@ -89,12 +90,18 @@ class CausalLM::Backbone : public torch::nn::Module {
     norm_ = register_module("norm", std::make_shared<nn::RMSNorm>(config.hidden_size, config.norm_eps, options));
   }
 
-  at::Tensor forward(const at::Tensor& input_ids, const nn::TokenSpan& span, ModelState* state) {
+  at::Tensor forward(const at::Tensor& input_ids, const nn::TokenSpan& span, ModelState* state,
+                     const PassOptions& pass) {
     at::Tensor x = embeddings_->forward(input_ids);  // [B, T, D]
     for (size_t layer = 0; layer < layers_.size(); ++layer) {
-      x = layers_[layer]->forward(x, span, state == nullptr ? nullptr : &state->layers[layer]);
+      LayerState* layer_state = state == nullptr ? nullptr : &state->layers[layer];
+      const auto block = [=, block = layers_[layer], dtype = pass.compute_dtype](const at::Tensor& input) {
+        return block->forward(input, span, layer_state, dtype);
+      };
+      x = pass.recompute_blocks ? nn::recompute_in_backward(block, x) : block(x);
     }
-    return norm_->forward(x);
+    const at::Tensor normed = norm_->forward(x);
+    return pass.compute_dtype ? normed.to(*pass.compute_dtype) : normed;
   }
 
   ModelState initial_state(int64_t batch) const {
@@ -120,7 +127,8 @@ CausalLM::CausalLM(const ModelConfig& config, const at::TensorOptions& options) 
 
 void CausalLM::initialize(uint64_t seed) { initialize_parameters(*this, config_, seed); }
 
-at::Tensor CausalLM::hidden(const at::Tensor& input_ids, ModelState* state, const at::Tensor& cu_seqlens) {
+at::Tensor CausalLM::hidden(const at::Tensor& input_ids, ModelState* state, const at::Tensor& cu_seqlens,
+                            const PassOptions& pass) {
   require(input_ids.dim() == 2 && input_ids.scalar_type() == at::kLong, ErrorCode::invalid_argument,
           "[model] input_ids must be [B, T] i64; got ", input_ids.sizes(), " ", input_ids.scalar_type());
   require(state == nullptr || !cu_seqlens.defined(), ErrorCode::invalid_argument,
@@ -135,7 +143,7 @@ at::Tensor CausalLM::hidden(const at::Tensor& input_ids, ModelState* state, cons
             " to ", largest.item<int64_t>());
   }
   const nn::TokenSpan span{.cu_seqlens = cu_seqlens, .first_position = state == nullptr ? 0 : state->position};
-  const at::Tensor hidden = backbone_->forward(input_ids, span, state);
+  const at::Tensor hidden = backbone_->forward(input_ids, span, state, pass);
   if (state != nullptr) state->position += input_ids.size(1);
   return hidden;
 }
@@ -152,10 +160,11 @@ at::Tensor CausalLM::next_logits(const at::Tensor& input_ids, ModelState& state)
   return project(hidden(input_ids, &state, {}).select(1, -1));
 }
 
-at::Tensor CausalLM::loss(const at::Tensor& input_ids, const at::Tensor& labels, const at::Tensor& cu_seqlens) {
+at::Tensor CausalLM::loss(const at::Tensor& input_ids, const at::Tensor& labels, const at::Tensor& cu_seqlens,
+                          const PassOptions& pass) {
   require(labels.sizes() == input_ids.sizes(), ErrorCode::invalid_argument,
           "[model] labels must have the shape of input_ids ", input_ids.sizes(), "; got ", labels.sizes());
-  const at::Tensor logits = forward(input_ids, /*state=*/nullptr, cu_seqlens);
+  const at::Tensor logits = project(hidden(input_ids, /*state=*/nullptr, cu_seqlens, pass));
   return at::cross_entropy_loss(logits.flatten(0, 1).to(at::kFloat), labels.flatten());
 }
 

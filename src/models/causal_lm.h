@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -21,6 +22,15 @@ struct ModelState {
   int64_t position = 0;  ///< tokens read so far
 
   ModelState clone() const;
+};
+
+/// How training computes a model whose weights are fp32.
+struct PassOptions {
+  /// Of the linear maps, the operator and attention; the residual stream, norms, convolutions, gates and the loss stay
+  /// fp32. Absent: the dtype of the weights.
+  std::optional<at::ScalarType> compute_dtype = {};
+  /// Keep only what goes into each block and compute the rest again in the backward pass: the same bits, less memory.
+  bool recompute_blocks = false;
 };
 
 /// Embedding, L residual blocks, final norm and output projection.
@@ -52,7 +62,8 @@ class CausalLM : public torch::nn::Module {
   /// Mean cross entropy in nats, an fp32 scalar, over the labels that are not -100.
   /// labels [B, T] i64: labels[b, t] is the token to be predicted at position t (nothing is shifted in here).
   /// No label at all gives NaN.
-  at::Tensor loss(const at::Tensor& input_ids, const at::Tensor& labels, const at::Tensor& cu_seqlens = {});
+  at::Tensor loss(const at::Tensor& input_ids, const at::Tensor& labels, const at::Tensor& cu_seqlens = {},
+                  const PassOptions& pass = {});
 
   /// The state before the first token of B streams.
   ModelState initial_state(int64_t batch) const;
@@ -60,8 +71,9 @@ class CausalLM : public torch::nn::Module {
  private:
   class Backbone;
 
-  at::Tensor hidden(const at::Tensor& input_ids, ModelState* state, const at::Tensor& cu_seqlens);  // [B, T, D]
-  at::Tensor project(const at::Tensor& hidden);  // [.., D] -> [.., vocab]
+  at::Tensor hidden(const at::Tensor& input_ids, ModelState* state, const at::Tensor& cu_seqlens,
+                    const PassOptions& pass = {});  // [B, T, D]
+  at::Tensor project(const at::Tensor& hidden);     // [.., D] -> [.., vocab]
 
   ModelConfig config_;
   std::shared_ptr<Backbone> backbone_;

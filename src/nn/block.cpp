@@ -11,9 +11,11 @@ Block::Block(std::shared_ptr<Mixer> mixer, int64_t hidden_size, int64_t intermed
   mlp_ = register_module("mlp", std::make_shared<SwiGLU>(hidden_size, intermediate_size, options));
 }
 
-at::Tensor Block::forward(const at::Tensor& x, const TokenSpan& span, LayerState* state) {
-  const at::Tensor mixed = x + attn_->forward(attn_norm_->forward(x), span, state);
-  return mlp_ ? mixed + mlp_->forward(mlp_norm_->forward(mixed)) : mixed;
+at::Tensor Block::forward(const at::Tensor& x, const TokenSpan& span, LayerState* state,
+                          std::optional<at::ScalarType> compute_dtype) {
+  const auto narrow = [&](const at::Tensor& normed) { return compute_dtype ? normed.to(*compute_dtype) : normed; };
+  const at::Tensor mixed = x + attn_->forward(narrow(attn_norm_->forward(x)), span, state);
+  return mlp_ ? mixed + mlp_->forward(narrow(mlp_norm_->forward(mixed))) : mixed;
 }
 
 }  // namespace comba::nn

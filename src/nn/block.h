@@ -1,6 +1,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 
 #include "nn/mixers/mixer.h"
 #include "nn/rms_norm.h"
@@ -16,8 +17,10 @@ class Block : public torch::nn::Module {
   Block(std::shared_ptr<Mixer> mixer, int64_t hidden_size, int64_t intermediate_size, double norm_eps,
         const at::TensorOptions& options);
 
-  /// x [B, T, D] -> [B, T, D]; `state` as in Mixer.
-  at::Tensor forward(const at::Tensor& x, const TokenSpan& span, LayerState* state);
+  /// x [B, T, D] -> [B, T, D]; `state` as in Mixer. The dtype of x is that of the residual stream; mixer and MLP
+  /// compute in `compute_dtype`, when it is given.
+  at::Tensor forward(const at::Tensor& x, const TokenSpan& span, LayerState* state,
+                     std::optional<at::ScalarType> compute_dtype = {});
 
   LayerState initial_state(int64_t batch) const { return attn_->initial_state(batch); }
 

@@ -58,6 +58,9 @@ at::Tensor times_transposed(const at::Tensor& x, const at::Tensor& weight) {
 }  // namespace
 
 at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
+  if (x.scalar_type() != weight.scalar_type()) {
+    return at::linear(x, weight.to(x.scalar_type()), bias.defined() ? bias.to(x.scalar_type()) : bias);
+  }
   if (!suits_onednn(x, weight)) return at::linear(x, weight, bias);
   std::vector<int64_t> sizes = x.sizes().vec();
   sizes.back() = weight.size(0);

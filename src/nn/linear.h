@@ -5,6 +5,7 @@
 namespace comba::nn {
 
 /// y = x W^T (+ bias).  x [..., in], weight [out, in], bias [out] or undefined -> [..., out]
+/// The dtype is that of x: fp32 weights beside a 16-bit x are rounded to it, and their gradients are fp32.
 at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias = {});
 
 /// Parameters: weight [out, in], and bias [out] when asked for.

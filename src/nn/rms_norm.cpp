@@ -78,6 +78,10 @@ class FusedRmsNorm : public torch::autograd::Function<FusedRmsNorm> {
 
 at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps, const at::Tensor& gate,
                     GateFunction function) {
+  if (x.scalar_type() != weight.scalar_type() && weight.scalar_type() == at::kFloat) {
+    const at::Tensor wide_gate = gate.defined() ? gate.to(at::kFloat) : gate;
+    return rms_norm(x.to(at::kFloat), weight, eps, wide_gate, function).to(x.scalar_type());
+  }
   if (!are_cpu_floats({x, weight, gate})) return definition(x, weight, eps, gate, function);
   const auto dense_gate = gate.defined() ? std::optional(gate.contiguous()) : std::nullopt;
   return FusedRmsNorm::apply(x.contiguous(), weight.contiguous(), dense_gate, eps, function);

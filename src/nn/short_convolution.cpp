@@ -85,6 +85,9 @@ class FusedShortConvolution : public torch::autograd::Function<FusedShortConvolu
 
 at::Tensor short_convolution(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& tail,
                              const at::Tensor& cu_seqlens) {
+  if (x.scalar_type() != weight.scalar_type() && weight.scalar_type() == at::kFloat) {
+    return short_convolution(x.to(at::kFloat), weight, tail, cu_seqlens).to(x.scalar_type());
+  }
   if (weight.size(2) != kShortConvolutionWidth || !are_cpu_floats({x, weight, tail})) {
     return definition(x, weight, tail, cu_seqlens);
   }

@@ -51,6 +51,7 @@ void validate(const TrainConfig& config) {
   require_fraction("beta2", config.beta2);
   require_field(config.epsilon > 0, "epsilon", "positive", config.epsilon);
   require_field(config.weight_decay >= 0, "weight_decay", "at least 0", config.weight_decay);
+  require_field(config.dtype == "fp32" || config.dtype == "bf16", "dtype", "fp32 or bf16", config.dtype);
   require_field(std::isfinite(config.max_gradient_norm) && config.max_gradient_norm > 0, "max_gradient_norm",
                 "positive", config.max_gradient_norm);
   require_at_least(0, "seed", config.seed);

@@ -19,6 +19,9 @@ struct TrainConfig {
   double beta2 = 0.95;                   ///< AdamW, second moment
   double epsilon = 1e-8;                 ///< AdamW, added to the root of the second moment
   double weight_decay = 0.01;            ///< AdamW, on matrices only
+  std::string dtype = "fp32";            ///< of matrix products: "fp32", or "bf16" with fp32 weights, norms and loss
+  bool reset_at_documents = false;       ///< no token sees one of another document; else a window is one long text
+  bool recompute_blocks = false;         ///< compute each block again in the backward pass: less memory, a third slower
   double max_gradient_norm = 1.0;        ///< clip the global norm of the gradients to this
   std::int64_t seed = 1;                 ///< of the initial weights and of the order of the data
   std::int64_t evaluation_interval = 0;  ///< steps between evaluations on the held-out split; 0: none
@@ -48,6 +51,9 @@ void for_each_field(Config& config, Visit&& visit) {
   visit("beta2", config.beta2, Effect::trajectory);
   visit("epsilon", config.epsilon, Effect::trajectory);
   visit("weight_decay", config.weight_decay, Effect::trajectory);
+  visit("dtype", config.dtype, Effect::trajectory);
+  visit("reset_at_documents", config.reset_at_documents, Effect::trajectory);
+  visit("recompute_blocks", config.recompute_blocks, Effect::bookkeeping);
   visit("max_gradient_norm", config.max_gradient_norm, Effect::trajectory);
   visit("seed", config.seed, Effect::trajectory);
   visit("evaluation_interval", config.evaluation_interval, Effect::bookkeeping);

@@ -5,7 +5,7 @@
 #include <utility>
 
 #include "base/message.h"
-#include "training/batch.h"
+#include "training/document_borders.h"
 #include "training/learning_rate.h"
 
 namespace comba::training {
@@ -15,6 +15,10 @@ std::vector<NamedParameter> parameters_of(const models::CausalLM& model) {
   std::vector<NamedParameter> parameters;
   for (const auto& item : model.named_parameters()) parameters.push_back({item.key(), item.value()});
   return parameters;
+}
+
+std::optional<at::ScalarType> compute_dtype(const TrainConfig& config) {
+  return config.dtype == "bf16" ? std::optional(at::kBFloat16) : std::nullopt;
 }
 
 const TrainConfig& validated(const TrainConfig& config) {
@@ -75,9 +79,16 @@ double Trainer::accumulate_gradients(std::int64_t first_sample, std::int64_t num
   if (labels == 0) return 0;  // the mean over none is no number
   const Batch batch = read_batch(dataset_, sampler_, first_sample, num_samples);
   const double share = static_cast<double>(labels) / static_cast<double>(labels_of_step);
-  const at::Tensor loss = model_->loss(batch.input_ids, batch.labels) * share;
+  const at::Tensor loss = loss_of(batch) * share;
   loss.backward();
   return loss.item<double>();
+}
+
+at::Tensor Trainer::loss_of(const Batch& batch) {
+  const models::PassOptions pass{.compute_dtype = compute_dtype(config_), .recompute_blocks = config_.recompute_blocks};
+  if (!config_.reset_at_documents) return model_->loss(batch.input_ids, batch.labels, /*cu_seqlens=*/{}, pass);
+  const at::Tensor cu_seqlens = document_borders(batch.input_ids, dataset_.tokenizer().bos());
+  return model_->loss(batch.input_ids.view({1, -1}), batch.labels.view({1, -1}), cu_seqlens, pass);
 }
 
 }  // namespace comba::training

@@ -7,6 +7,7 @@
 #include "data/token_dataset.h"
 #include "models/causal_lm.h"
 #include "models/safetensors.h"
+#include "training/batch.h"
 #include "training/optimizer.h"
 #include "training/train_config.h"
 #include "training/window_sampler.h"
@@ -48,6 +49,8 @@ class Trainer {
   void load_optimizer_state(const models::NamedTensors& state) { optimizer_.load_state(state); }
 
  private:
+  /// Mean cross entropy of the labels that count.
+  at::Tensor loss_of(const Batch& batch);
   /// Adds the gradients of windows [first_sample, first_sample + num_samples); returns what they add to the mean loss
   /// of the step, whose labels count alike wherever they are.
   double accumulate_gradients(std::int64_t first_sample, std::int64_t num_samples, std::int64_t labels_of_step);

@@ -28,6 +28,7 @@ TEST(TrainConfig, NamesTheFieldThatMakesNoSense) {
   EXPECT_THAT(error_of({.batch_size = 6, .micro_batch_size = 4}), HasSubstr("micro_batch_size"));
   EXPECT_THAT(error_of({.learning_rate = -1}), HasSubstr("learning_rate must be positive; got -1"));
   EXPECT_THAT(error_of({.learning_rate = std::numeric_limits<double>::quiet_NaN()}), HasSubstr("learning_rate"));
+  EXPECT_THAT(error_of({.dtype = "fp16"}), HasSubstr("dtype must be fp32 or bf16; got fp16"));
   EXPECT_THAT(error_of({.beta2 = 1.0}), HasSubstr("beta2"));
   EXPECT_THAT(error_of({.max_gradient_norm = 0}), HasSubstr("max_gradient_norm"));
   EXPECT_THAT(error_of({.keep_checkpoints = 0}), HasSubstr("keep_checkpoints"));
@@ -38,11 +39,15 @@ TEST(TrainConfig, ReadsBackToTheSameBits) {
   config.steps = 123456789012345;
   config.learning_rate = 0.1 + 0.2;
   config.epsilon = 1e-300;
+  config.dtype = "bf16";
+  config.reset_at_documents = true;
   config.sample_prompt = "\"na\xC3\xAFve\"\n";
   const TrainConfig read = parse_train_config(to_json(config));
   EXPECT_EQ(read.steps, config.steps);
   EXPECT_EQ(read.learning_rate, config.learning_rate);
   EXPECT_EQ(read.epsilon, config.epsilon);
+  EXPECT_EQ(read.dtype, "bf16");
+  EXPECT_TRUE(read.reset_at_documents);
   EXPECT_EQ(read.sample_prompt, config.sample_prompt);
   EXPECT_EQ(to_json(read), to_json(config));
 }

@@ -114,6 +114,29 @@ TEST_F(Train, AResumedRunIsTheUninterruptedRunBitForBit) {
   }
 }
 
+TEST_F(Train, EveryWayOfComputingResumesBitForBit) {
+  int number = 0;
+  for (const char* dtype : {"fp32", "bf16"}) {
+    for (const bool reset_at_documents : {false, true}) {
+      config_.dtype = dtype;
+      config_.reset_at_documents = reset_at_documents;
+      config_.recompute_blocks = false;
+      RecordingObserver straight, second;
+      const std::string name = std::to_string(++number);
+      train(run("straight" + name), straight, no_stop_);
+      const RecordingObserver first = interrupted_run(run("resumed" + name), 5);
+      config_.recompute_blocks = true;  // may change on the way
+      train(run("resumed" + name, /*resume=*/true), second, no_stop_);
+      const fs::path a = checkpoint_path(directory_.path() / ("straight" + name), 12);
+      const fs::path b = checkpoint_path(directory_.path() / ("resumed" + name), 12);
+      for (const char* file : {"model.safetensors", "optimizer.safetensors"}) expect_same_file(a / file, b / file);
+      for (const auto& [tensor, value] : models::read_safetensors(b / "model.safetensors").tensors) {
+        EXPECT_EQ(value.scalar_type(), at::kFloat) << tensor;
+      }
+    }
+  }
+}
+
 TEST_F(Train, AnInterruptedStepIsFinishedAndSaved) {
   const RecordingObserver observer = interrupted_run(run("run"), 4);
   EXPECT_EQ(observer.losses.size(), 4u);
