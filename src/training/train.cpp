@@ -2,8 +2,8 @@
 
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
-#include <vector>
 
 #include "base/message.h"
 #include "generation/generate.h"
@@ -81,14 +81,15 @@ class RunningTraining {
   /// The same seed each time, so that two samples of a run differ by what it has learned in between.
   void sample() {
     const data::Tokenizer& tokenizer = run_.train.tokenizer();
-    std::vector<std::int64_t> prompt = {tokenizer.bos()};
-    for (const std::int64_t id : tokenizer.encode(run_.config.sample_prompt)) prompt.push_back(id);
-    const auto tokens = generation::generate(trainer_.model(), prompt,
-                                             {.max_tokens = run_.config.sample_tokens,
-                                              .vocab = tokenizer.vocab(),
-                                              .stop_token = tokenizer.bos(),
-                                              .sampling = {.seed = static_cast<std::uint64_t>(run_.config.seed)}});
-    const std::string text = run_.config.sample_prompt + tokenizer.decode(tokens);
+    generation::Prompt prompt{.tokens = tokenizer.encode(run_.config.sample_prompt)};
+    prompt.tokens.insert(prompt.tokens.begin(), tokenizer.bos());
+    const auto continuations =
+        generation::generate(trainer_.model(), std::span(&prompt, 1),
+                             {.max_tokens = run_.config.sample_tokens,
+                              .vocab = tokenizer.vocab(),
+                              .stop_token = tokenizer.bos(),
+                              .sampling = {.seed = static_cast<std::uint64_t>(run_.config.seed)}});
+    const std::string text = run_.config.sample_prompt + tokenizer.decode(continuations[0].tokens);
     metrics_.write_sample(trainer_.num_steps(), text);
     observer_.on_sample(trainer_.num_steps(), text);
   }

@@ -1,6 +1,7 @@
 import pytest
 
 from apps.program import Program
+from apps.training_run import RUN_FILE
 
 
 @pytest.fixture
@@ -17,3 +18,11 @@ def text_folder(tmp_path):
     for name in ("a.txt", "b.txt", "c.txt", "d.txt"):  # c.txt is held out
         (folder / name).write_text(f"The text of {name}. " * 20)
     return folder
+
+
+@pytest.fixture
+def packed(comba, text_folder):
+    """The program in a folder with a data set and a run file."""
+    comba.succeed("data", "pack", text_folder, "--out", "data")
+    (comba.folder / "run.toml").write_text(RUN_FILE)
+    return comba

@@ -4,6 +4,9 @@ import tomllib
 
 import pytest
 
+from apps.program import Program
+from rules.tree import ROOT
+
 RUN_FILE = """\
 [model]
 hidden_size = 64
@@ -122,3 +125,25 @@ def test_a_file_that_is_not_there(comba):
 
 def test_a_model_is_needed(comba):
     assert "[train] needs a model" in comba.fail(2, "train", "--data", "data", "--out", "run", "--print-config")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.toml")), ids=lambda path: path.name)
+def test_every_run_file_of_the_tree_is_read(comba, path):
+    printed = Program(comba.path, ROOT).succeed("train", "--config", path, "--data", "x", "--out", "y", "--print-config")
+    settings = tomllib.loads(printed)
+    for section, values in tomllib.loads(path.read_text()).items():
+        values.pop("file", None)  # what it holds is printed instead
+        assert {name: settings[section][name] for name in values} == values
+
+
+def test_the_papers_recipe(comba):
+    def train(name):
+        flags = ("--data", "x", "--out", "y", "--print-config")
+        return tomllib.loads(Program(comba.path, ROOT).succeed("train", "--config", f"configs/{name}", *flags))["train"]
+
+    for name, steps, tokens in (("comba-340m.toml", 30720, 2**19), ("comba-1.3b.toml", 102400, 2**20)):
+        recipe = train(name)
+        assert (recipe["steps"], recipe["batch_size"] * recipe["context_length"]) == (steps, tokens)
+        assert (recipe["learning_rate"], recipe["warmup_steps"], recipe["final_learning_rate"]) == (3e-4, 1024, 0.1)
+        assert (recipe["beta1"], recipe["beta2"], recipe["epsilon"]) == (0.9, 0.95, 1e-8)
+        assert (recipe["weight_decay"], recipe["max_gradient_norm"], recipe["dtype"]) == (0.01, 1.0, "bf16")

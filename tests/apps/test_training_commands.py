@@ -3,61 +3,10 @@
 import json
 import pathlib
 import signal
-import subprocess
-import time
 
 import pytest
 
-RUN_FILE = """
-[model]
-hidden_size = 32
-num_hidden_layers = 1
-num_heads = 2
-num_v_heads = 2
-head_dim = 16
-intermediate_size = 48
-vocab_size = 264
-initializer_range = 0.02
-
-[train]
-steps = 60
-batch_size = 2
-context_length = 32
-learning_rate = 1e-2
-warmup_steps = 5
-checkpoint_interval = 7
-threads = 1
-"""
-TRAIN = ("train", "--config", "run.toml", "--data", "data", "--out")
-LAST = "checkpoint-000060"
-
-
-@pytest.fixture
-def packed(comba, text_folder):
-    """The program in a folder with a data set and a run file."""
-    comba.succeed("data", "pack", text_folder, "--out", "data")
-    (comba.folder / "run.toml").write_text(RUN_FILE)
-    return comba
-
-
-def weights(program, run: str) -> bytes:
-    return (program.folder / run / LAST / "model.safetensors").read_bytes()
-
-
-def steps_logged(program, run: str) -> list[int]:
-    lines = (program.folder / run / "metrics.jsonl").read_text().splitlines()
-    return [json.loads(line)["step"] for line in lines]
-
-
-def start_run(program, run: str) -> subprocess.Popen:
-    """A run that has made a few steps."""
-    process = subprocess.Popen([program.path, *TRAIN, run], cwd=program.folder, stderr=subprocess.PIPE, text=True)
-    metrics = program.folder / run / "metrics.jsonl"
-    deadline = time.monotonic() + 60
-    while not (metrics.exists() and metrics.read_text().count("\n") >= 10):
-        assert time.monotonic() < deadline and process.poll() is None, "the run made no steps"
-        time.sleep(0.001)
-    return process
+from apps.training_run import LAST, TRAIN, start_run, steps_logged, weights
 
 
 def send_during_run(program, run: str, signal_number: int) -> tuple[int, str]:
