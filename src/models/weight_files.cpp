@@ -84,7 +84,10 @@ void write_shards(const fs::path& directory, const std::vector<NamedTensors>& sh
   index["metadata"]["total_size"] = total_bytes;
   index["weight_map"] = std::move(weight_map);
   write_file_atomically(directory / kIndexFile, index.dump(2) + '\n');
-  fs::remove(directory / kSingleFile);
+  std::error_code failure;
+  fs::remove(directory / kSingleFile, failure);
+  require(!failure, ErrorCode::io, "[checkpoint] cannot remove ", (directory / kSingleFile).string(), ": ",
+          failure.message());
 }
 
 }  // namespace
