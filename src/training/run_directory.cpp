@@ -35,7 +35,7 @@ bool is_partial_checkpoint(const std::string& name) {
   return name.starts_with(concat('.', kCheckpointPrefix)) && name.ends_with(".partial");
 }
 
-void remove_all(const fs::path& path) {
+void remove_tree(const fs::path& path) {
   std::error_code failure;
   fs::remove_all(path, failure);
   require(!failure, ErrorCode::io, "[run directory] cannot remove ", path.string(), ": ", failure.message());
@@ -47,7 +47,7 @@ void remove_checkpoint(const fs::path& path) {
   std::error_code failure;
   fs::rename(path, hidden, failure);
   require(!failure, ErrorCode::io, "[run directory] cannot remove ", path.string(), ": ", failure.message());
-  remove_all(hidden);
+  remove_tree(hidden);
 }
 
 /// Makes `link` a symbolic link to `target`, in exchange for an earlier one.
@@ -119,7 +119,7 @@ void prune_checkpoints(const fs::path& run, std::int64_t keep, std::optional<std
   for (const fs::directory_entry& entry : fs::directory_iterator(run)) {
     if (is_partial_checkpoint(entry.path().filename().string())) partial.push_back(entry.path());
   }
-  for (const fs::path& path : partial) remove_all(path);
+  for (const fs::path& path : partial) remove_tree(path);
   const std::vector<CheckpointEntry> checkpoints = list_checkpoints(run);
   for (std::size_t i = 0; i + static_cast<std::size_t>(keep) < checkpoints.size(); ++i) {
     if (checkpoints[i].step != best) remove_checkpoint(checkpoints[i].path);
