@@ -17,7 +17,7 @@ ctest := .venv/bin/ctest --output-on-failure --no-tests=error --test-dir
 sources := git ls-files -- '*.h' '*.cpp' '*.cuh' '*.cu'
 
 .DEFAULT_GOAL := build
-.PHONY: help setup build demo test test-long test-fixtures require-fixtures format lint asan tsan bench fuzz install clean
+.PHONY: help setup build demo test test-long test-fixtures require-fixtures format lint asan tsan gpu-test bench fuzz install clean
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 16
@@ -77,6 +77,10 @@ tsan: setup ## the tests below LibTorch under the thread sanitizer
 	$(call configure,tsan)
 	@$(cmake) --build build/tsan -j $(JOBS)
 	@$(ctest) build/tsan -LE '^long$$'
+
+gpu-test: ## the tests of the GPU code alone; with COMBA_CUDA=ON and no GPU each is skipped by name
+	@$(MAKE) --no-print-directory build COMBA_CUDA=ON
+	@$(ctest) $(build) -L '^gpu$$'
 
 bench: build ## measure the operator and published ones beside it; writes docs/benchmarks.md
 	@$(python) scripts/bench.py

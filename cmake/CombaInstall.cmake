@@ -12,9 +12,16 @@ endif()
 
 # find_package(comba)
 set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/comba)
+set(comba_dependencies Threads)
+if(COMBA_CUDA)
+  list(APPEND comba_dependencies CUDAToolkit)
+endif()
+list(JOIN comba_dependencies " " comba_dependencies)
 file(CONFIGURE OUTPUT comba-config.cmake CONTENT [[
 include(CMakeFindDependencyMacro)
-find_dependency(Threads)
+foreach(dependency IN ITEMS @comba_dependencies@)
+  find_dependency(${dependency})
+endforeach()
 include(${CMAKE_CURRENT_LIST_DIR}/comba-targets.cmake)
 ]] @ONLY)
 write_basic_package_version_file(${PROJECT_BINARY_DIR}/comba-config-version.cmake COMPATIBILITY SameMinorVersion)
@@ -32,6 +39,10 @@ set(pc_libdir "\${prefix}")
 cmake_path(APPEND pc_libdir ${CMAKE_INSTALL_LIBDIR})
 list(TRANSFORM comba_runtime_libraries PREPEND -l OUTPUT_VARIABLE pc_private)
 list(JOIN pc_private " " pc_private)
+set(pc_cuda "")
+if(COMBA_CUDA AND comba_type STREQUAL STATIC_LIBRARY)
+  set(pc_cuda "-L${CUDAToolkit_LIBRARY_DIR} -lcudart_static -lrt -ldl -pthread")
+endif()
 file(CONFIGURE OUTPUT comba.pc CONTENT [[
 prefix=${pcfiledir}/@pc_to_prefix@
 includedir=@pc_includedir@
@@ -41,7 +52,7 @@ Name: comba
 Description: @PROJECT_DESCRIPTION@
 Version: @PROJECT_VERSION@
 Cflags: -I${includedir}
-Libs: -L${libdir} -lcomba
+Libs: -L${libdir} -lcomba @pc_cuda@
 Libs.private: @pc_private@ -pthread
 ]] @ONLY)
 install(FILES ${PROJECT_BINARY_DIR}/comba.pc DESTINATION ${pc_dir})

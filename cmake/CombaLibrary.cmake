@@ -14,6 +14,9 @@ target_include_directories(comba INTERFACE $<BUILD_INTERFACE:${PROJECT_SOURCE_DI
 target_link_libraries(comba PRIVATE Threads::Threads)
 # What a C compiler does not link by itself.
 set(comba_runtime_libraries stdc++ m)
+if(COMBA_CUDA)
+  target_link_libraries(comba PRIVATE CUDA::cudart_static)
+endif()
 
 get_target_property(comba_type comba TYPE)
 if(comba_type STREQUAL SHARED_LIBRARY)

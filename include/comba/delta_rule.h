@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "comba/execution.h"
 #include "comba/export.h"
 #include "comba/view.h"
 
@@ -87,6 +88,7 @@ struct DeltaRuleForward {
   DeltaRuleInputs inputs{};
   View o{};            ///< [B, T, HV, V]       dtype of q
   View final_state{};  ///< [N, HV, K, V] f32   optional
+  Execution execution{};
 };
 
 /// `options` and `inputs` are those of the forward call; nothing else of it is needed.
@@ -110,6 +112,7 @@ struct DeltaRuleBackward {
   View dA_log{};           ///< f32; only with a
   View ddt_bias{};         ///< f32; only with a
   View d_initial_state{};  ///< f32; only with initial_state
+  Execution execution{};
 };
 
 /// T new tokens of B independent sequences, token by token, with the state updated in place.
@@ -119,6 +122,7 @@ struct DeltaRuleDecode {
   DeltaRuleInputs inputs{};
   View state{};  ///< [B, HV, K, V] f32   read, then overwritten
   View o{};      ///< [B, T, HV, V]       dtype of q
+  Execution execution{};
 };
 
 /// Bytes the workspace of such a call must have. They depend on the shapes, the options and num_threads(); the only

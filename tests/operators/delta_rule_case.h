@@ -62,6 +62,7 @@ struct Gradients {
 
 /// Runs one implementation, whatever COMBA_IMPL says, with outputs and workspace full of NaN.
 Outputs forward(const delta_rule::Implementation& implementation, Case& c);
+/// An implementation without a backward gets the reference's.
 Gradients backward(const delta_rule::Implementation& implementation, Case& c);
 /// All tokens through decode_step in calls of at most `tokens_per_call`, from the initial state. Needs no cu_seqlens.
 Outputs decode(const delta_rule::Implementation& implementation, Case& c, std::int64_t tokens_per_call);
@@ -74,7 +75,10 @@ double tolerance(const std::string& tensor, DType dtype);
 void expect_close(const Outputs& x, const Outputs& expected, const Description& description);
 void expect_close(const Gradients& x, const Gradients& expected, const Description& description);
 
-/// Implementations that support the case.
+/// Those the tests are about; each test program defines it: cpu_implementations.cpp, cuda/cuda_implementations.cpp.
+std::vector<delta_rule::Implementation> tested_implementations();
+
+/// The tested implementations that support the case.
 std::vector<delta_rule::Implementation> implementations_for(Case& c);
 
 }  // namespace comba::test

@@ -30,11 +30,9 @@ class Spread {
 
   bool same_bits(Buffer& dense) const {
     bool same = true;
-    for_each_element(
-        [&](const char* here, const char* there) {
-          same = same && std::memcmp(here, there, size_of(view_.dtype)) == 0;
-        },
-        dense);
+    for_each_element([&](const char* here,
+                         const char* there) { same = same && std::memcmp(here, there, size_of(view_.dtype)) == 0; },
+                     dense);
     return same;
   }
 

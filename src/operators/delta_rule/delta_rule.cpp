@@ -9,7 +9,8 @@ namespace delta_rule {
 
 const std::vector<Implementation>& implementations() {
   static const std::vector<Implementation> list = [] {
-    std::vector<Implementation> all = cpu::chunk_implementations();
+    std::vector<Implementation> all = cuda::implementations();
+    for (const Implementation& implementation : cpu::chunk_implementations()) all.push_back(implementation);
     all.push_back(cpu::reference_implementation());
     return all;
   }();

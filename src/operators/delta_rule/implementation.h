@@ -21,6 +21,11 @@ struct Implementation {
   void (*decode_step)(const Problem&, const DeltaRuleDecode&, Workspace);
 };
 
+/// The refusal of an implementation for tensors in host memory.
+inline std::string only_on_cpu(const Problem& x) {
+  return x.execution.device == DeviceType::cpu ? "" : "works on tensors in host memory only";
+}
+
 /// Best first, the definition last.
 const std::vector<Implementation>& implementations();
 
@@ -30,5 +35,10 @@ std::vector<Implementation> chunk_implementations();
 /// The definition in double, token by token.
 Implementation reference_implementation();
 }  // namespace cpu
+
+namespace cuda {
+/// Those for NVIDIA GPUs; none in a build without CUDA.
+std::vector<Implementation> implementations();
+}  // namespace cuda
 
 }  // namespace comba::delta_rule

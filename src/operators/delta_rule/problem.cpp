@@ -143,8 +143,8 @@ void check_sequences(const Checker& check, Problem& x) {
     x.N = cu.sizes[0] - 1;
     check.shape("cu_seqlens", cu, {x.N + 1}, "[N + 1]");
     check.unit_stride("cu_seqlens", cu);
-    std::int64_t end = 0;
-    for (std::int64_t n = 0; n < x.N; ++n) {
+    std::int64_t end = x.execution.device == DeviceType::cpu ? 0 : x.T;
+    for (std::int64_t n = 0; n < x.N && x.execution.device == DeviceType::cpu; ++n) {
       const Problem::Sequence s = x.sequence(n);
       check.rule(s.begin == end && s.end >= s.begin, "cu_seqlens must start at 0 and never decrease; got ", s.begin,
                  ", ", s.end, " at sequence ", n);
@@ -200,7 +200,8 @@ Problem::Sequence Problem::sequence(std::int64_t n) const {
   return {0, at(n), at(n + 1)};
 }
 
-Problem check(const std::string& where, const DeltaRuleOptions& options, const DeltaRuleInputs& in) {
+Problem check(const std::string& where, const DeltaRuleOptions& options, const DeltaRuleInputs& in,
+              const Execution& execution) {
   const Checker check(where);
   check_options(check, options);
   check.given("q", in.q);
@@ -210,6 +211,7 @@ Problem check(const std::string& where, const DeltaRuleOptions& options, const D
   check.rule(in.v.rank == 4, "v must have shape [B, T, HV, V]; got ", describe(in.v));
 
   Problem x;
+  x.execution = execution;
   x.options = options;
   x.in = in;
   x.B = in.q.sizes[0];
@@ -249,7 +251,7 @@ Problem check(const std::string& where, const DeltaRuleOptions& options, const D
 }
 
 Problem check(const DeltaRuleForward& args) {
-  const Problem x = check("delta_rule_forward", args.options, args.inputs);
+  const Problem x = check("delta_rule_forward", args.options, args.inputs, args.execution);
   const Checker check("delta_rule_forward");
   check_output(check, "o", args.o, x);
   if (args.final_state.given()) check_state(check, "final_state", args.final_state, x);
@@ -258,7 +260,8 @@ Problem check(const DeltaRuleForward& args) {
 
 Problem check(const DeltaRuleBackward& args) {
   const DeltaRuleInputs& in = args.inputs;
-  const Problem x = check("delta_rule_backward", args.options, in);
+  Problem x = check("delta_rule_backward", args.options, in, args.execution);
+  x.verb = Verb::backward;
   const Checker check("delta_rule_backward");
   check_output(check, "do_", args.do_, x);
   if (args.d_final_state.given()) check_state(check, "d_final_state", args.d_final_state, x);
@@ -283,7 +286,8 @@ Problem check(const DeltaRuleDecode& args) {
   const Checker check("delta_rule_decode_step");
   check.rule(!args.inputs.initial_state.given(), "initial_state must be absent: the state is read and overwritten");
   check.rule(!args.inputs.cu_seqlens.given(), "cu_seqlens must be absent: each batch row is a sequence");
-  const Problem x = delta_rule::check("delta_rule_decode_step", args.options, args.inputs);
+  Problem x = delta_rule::check("delta_rule_decode_step", args.options, args.inputs, args.execution);
+  x.verb = Verb::decode_step;
   check.given("state", args.state);
   check_state(check, "state", args.state, x);
   check_output(check, "o", args.o, x);

@@ -8,7 +8,11 @@
 /// A checked call: every dimension resolved, every view known to fit. Implementations start from here.
 namespace comba::delta_rule {
 
+enum class Verb : std::uint8_t { forward, backward, decode_step };
+
 struct Problem {
+  Verb verb = Verb::forward;
+  Execution execution;
   DeltaRuleOptions options;
   DeltaRuleInputs in;
   float scale = 1;           ///< the query's factor, resolved
@@ -29,11 +33,13 @@ struct Problem {
     std::int64_t end;    ///< one past the last token
   };
 
-  Sequence sequence(std::int64_t n) const;
+  Sequence sequence(std::int64_t n) const;  ///< for tensors in host memory
 };
 
 /// Checks every rule of the arguments and resolves the dimensions. `where` opens the message of the Error it throws.
-Problem check(const std::string& where, const DeltaRuleOptions& options, const DeltaRuleInputs& inputs);
+/// On a GPU the borders in cu_seqlens are not looked at.
+Problem check(const std::string& where, const DeltaRuleOptions& options, const DeltaRuleInputs& inputs,
+              const Execution& execution = {});
 
 Problem check(const DeltaRuleForward& args);
 Problem check(const DeltaRuleBackward& args);

@@ -72,22 +72,20 @@ HWY_AFTER_NAMESPACE();
 namespace comba::delta_rule::cpu {
 namespace {
 
-std::string supported(const Problem&) { return ""; }
-
 #if HWY_TARGETS & HWY_AVX3
-std::string needs_avx512(const Problem&) {
+std::string needs_avx512(const Problem& x) {
   const bool has = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                    __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
                    __builtin_cpu_supports("avx512vl");
-  return has ? "" : "this processor has no AVX-512 (F, BW, CD, DQ, VL)";
+  return has ? only_on_cpu(x) : "this processor has no AVX-512 (F, BW, CD, DQ, VL)";
 }
 #endif
 
 #if HWY_TARGETS & HWY_AVX2
-std::string needs_avx2(const Problem&) {
+std::string needs_avx2(const Problem& x) {
   const bool has = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi") &&
                    __builtin_cpu_supports("bmi2");
-  return has ? "" : "this processor has no AVX2 with FMA and BMI";
+  return has ? only_on_cpu(x) : "this processor has no AVX2 with FMA and BMI";
 }
 #endif
 
@@ -102,7 +100,7 @@ std::vector<Implementation> chunk_implementations() {
   list.push_back(N_AVX2::implementation("cpu.avx2", needs_avx2));
 #endif
   // What the compiler's own flags allow: runs wherever this file does.
-  list.push_back(HWY_NAMESPACE::implementation(HWY_STATIC_TARGET == HWY_NEON ? "cpu.neon" : "cpu.baseline", supported));
+  list.push_back(HWY_NAMESPACE::implementation(HWY_STATIC_TARGET == HWY_NEON ? "cpu.neon" : "cpu.baseline", only_on_cpu));
   return list;
 }
 

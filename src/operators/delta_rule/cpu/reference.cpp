@@ -69,8 +69,6 @@ reference::DeltaRule read(const Problem& x) {
   return r;
 }
 
-std::string refusal(const Problem&) { return ""; }
-
 std::int64_t no_workspace(const Problem&) { return 0; }
 
 void forward(const Problem& x, const DeltaRuleForward& args, Workspace) {
@@ -107,7 +105,7 @@ void decode_step(const Problem& x, const DeltaRuleDecode& args, Workspace) {
 }  // namespace
 
 Implementation reference_implementation() {
-  return {"cpu.reference", refusal, no_workspace, no_workspace, no_workspace, forward, backward, decode_step};
+  return {"cpu.reference", only_on_cpu, no_workspace, no_workspace, no_workspace, forward, backward, decode_step};
 }
 
 }  // namespace comba::delta_rule::cpu

@@ -1,0 +1,129 @@
+#include "operators/delta_rule/cuda/generic/generic.h"
+
+#include "operators/delta_rule/cuda/generic/recurrent.cuh"
+#include "runtime/cuda_check.h"
+
+namespace comba::delta_rule::cuda::generic {
+namespace {
+
+Strided strided(const ConstView& view) {
+  Strided x;
+  if (!view.given()) return x;
+  x.data = const_cast<void*>(view.data);
+  x.dtype = view.dtype;
+  for (int i = 0; i < 3 && i < view.rank; ++i) x.stride[i] = view.strides[i];
+  return x;
+}
+
+const float* floats(const ConstView& view) { return static_cast<const float*>(view.data); }
+
+/// Whether every row of a state [N, HV, K, V] may be read in pieces of 16 bytes.
+bool rows_of_vectors(const Strided& state, std::int64_t V) {
+  bool aligned = V % 4 == 0 && reinterpret_cast<std::uintptr_t>(state.data) % 16 == 0;
+  for (const std::int64_t stride : state.stride) aligned = aligned && stride % 4 == 0;
+  return aligned;
+}
+
+Arguments arguments(const Problem& x, const ConstView& initial_state, const View& final_state, const View& o) {
+  const DeltaRuleInputs& in = x.in;
+  Arguments a;
+  a.q = strided(in.q);
+  a.k = strided(in.k);
+  a.v = strided(in.v);
+  a.p = strided(in.p);
+  a.step = strided(in.beta.given() ? in.beta : in.beta_logit);
+  a.decay = strided(in.g.given() ? in.g : in.a);
+  a.initial_state = strided(initial_state);
+  a.final_state = strided(final_state);
+  a.o = strided(o);
+  a.b = floats(in.b);
+  a.d = floats(in.d);
+  a.A_log = floats(in.A_log);
+  a.dt_bias = floats(in.dt_bias);
+  a.b_stride = in.b.strides[0];
+  a.d_stride = in.d.strides[0];
+  a.A_log_stride = in.A_log.strides[0];
+  a.dt_bias_stride = in.dt_bias.strides[0];
+  a.cu_seqlens = in.cu_seqlens.data;
+  a.cu_seqlens_are_i64 = in.cu_seqlens.dtype == DType::i64;
+  a.beta_given = in.beta.given();
+  a.gated_delta = x.options.rule == Rule::gated_delta;
+  a.fla = x.options.convention == Convention::fla;
+  a.l2norm = x.options.l2norm;
+  a.K = static_cast<int>(x.K);
+  a.V = static_cast<int>(x.V);
+  a.HV = static_cast<int>(x.HV);
+  a.group = static_cast<int>(x.group());
+  a.value_heads_per_p = x.P_heads > 0 ? static_cast<int>(x.HV / x.P_heads) : 0;
+  a.num_slices = static_cast<int>((x.V + kSliceColumns - 1) / kSliceColumns);
+  a.T = x.T;
+  a.l2norm_eps = x.options.l2norm_eps;
+  a.scale = x.scale;
+  a.beta_scale = x.options.beta_scale;
+  return a;
+}
+
+template <class T, int kRows, bool kVectors>
+void launch(const Problem& x, const Arguments& a) {
+  constexpr int kBytes = 2 * sizeof(Tile<32 * kRows>);
+  const auto kernel = recurrent<T, kRows, kVectors>;
+  check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes), "cudaFuncSetAttribute");
+  const auto blocks = static_cast<unsigned>(x.N * x.HV * a.num_slices);
+  kernel<<<blocks, kThreads, kBytes, x.execution.stream>>>(a);
+  check_cuda(cudaGetLastError(), "the launch of cuda.generic");
+}
+
+template <class T, int kRows>
+void choose_vectors(const Problem& x, const Arguments& a) {
+  const bool vectors = rows_of_vectors(a.initial_state, x.V) && rows_of_vectors(a.final_state, x.V);
+  vectors ? launch<T, kRows, true>(x, a) : launch<T, kRows, false>(x, a);
+}
+
+template <class T>
+void choose_rows(const Problem& x, const Arguments& a) {
+  if (x.K <= 32) return choose_vectors<T, 1>(x, a);
+  if (x.K <= 64) return choose_vectors<T, 2>(x, a);
+  if (x.K <= 128) return choose_vectors<T, 4>(x, a);
+  if (x.K <= 192) return choose_vectors<T, 6>(x, a);
+  choose_vectors<T, 8>(x, a);
+}
+
+void run(const Problem& x, const ConstView& initial_state, const View& final_state, const View& o) {
+  if (x.N == 0) return;
+  const Arguments a = arguments(x, initial_state, final_state, o);
+  switch (x.in.q.dtype) {
+    case DType::bf16:
+      return choose_rows<__nv_bfloat16>(x, a);
+    case DType::f16:
+      return choose_rows<__half>(x, a);
+    default:
+      return choose_rows<float>(x, a);
+  }
+}
+
+std::string refusal(const Problem& x) {
+  if (x.execution.device != DeviceType::cuda) return "works on tensors in GPU memory only";
+  if (x.verb == Verb::backward) return "has no backward yet";
+  int device = 0, major = 0;
+  if (cudaGetDevice(&device) != cudaSuccess) return "no GPU is visible";
+  check_cuda(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), "cudaDeviceGetAttribute");
+  if (major < 8) return "needs a GPU of compute capability 8.0 or later";
+  const std::int64_t slices = (x.V + kSliceColumns - 1) / kSliceColumns;
+  return x.N * x.HV * slices < (std::int64_t{1} << 31) ? "" : "has at most 2^31 slices of heads";
+}
+
+std::int64_t no_workspace(const Problem&) { return 0; }
+
+void forward(const Problem& x, const DeltaRuleForward& args, Workspace) {
+  run(x, x.in.initial_state, args.final_state, args.o);
+}
+
+void decode_step(const Problem& x, const DeltaRuleDecode& args, Workspace) { run(x, args.state, args.state, args.o); }
+
+}  // namespace
+
+Implementation implementation() {
+  return {"cuda.generic", refusal, no_workspace, nullptr, no_workspace, forward, nullptr, decode_step};
+}
+
+}  // namespace comba::delta_rule::cuda::generic

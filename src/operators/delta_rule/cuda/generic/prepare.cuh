@@ -1,0 +1,267 @@
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#include <cstdint>
+
+#include "comba/dtype.h"
+
+/// What the tokens bring to the recurrence: loads, correction, l2norm and gates, a warp a token (README.md section 3).
+namespace comba::delta_rule::cuda::generic {
+
+constexpr int kWarpColumns = 8;                  ///< columns of the state a warp holds
+constexpr int kSliceColumns = 4 * kWarpColumns;  ///< and a block
+constexpr int kStateThreads = 128;               ///< the lower warps
+constexpr int kThreads = 256;
+constexpr int kTile = 8;  ///< tokens prepared together
+
+/// A tensor on the device; strides in elements, of the last dimension always 1 for those of rank 4.
+struct Strided {
+  void* data = nullptr;
+  DType dtype = DType::f32;
+  std::int64_t stride[3] = {};  ///< of the first three dimensions
+};
+
+/// What the kernel is told. Absent tensors have no data.
+struct Arguments {
+  Strided q, k, v, p;            ///< [B, T, heads, dim]
+  Strided step, decay;           ///< beta or beta_logit, g or a  [B, T, HV]
+  Strided initial_state;         ///< [N, HV, K, V] f32
+  Strided final_state;           ///< [N, HV, K, V] f32
+  Strided o;                     ///< [B, T, HV, V]
+  const float *b, *d;            ///< [H]
+  const float *A_log, *dt_bias;  ///< [HV]
+  std::int64_t b_stride, d_stride, A_log_stride, dt_bias_stride;
+  const void* cu_seqlens;  ///< [N + 1]
+  bool cu_seqlens_are_i64, beta_given, gated_delta, fla, l2norm;
+  int K, V, HV, group, value_heads_per_p, num_slices;
+  std::int64_t T;
+  float l2norm_eps, scale, beta_scale;
+};
+
+/// The bits of an element, in a register of their own: packed in pairs, or converted, they would have to be waited for.
+inline __device__ unsigned load_bits(const float* from) { return *reinterpret_cast<const unsigned*>(from); }
+inline __device__ unsigned load_bits(const __nv_bfloat16* from) {
+  return *reinterpret_cast<const unsigned short*>(from);
+}
+inline __device__ unsigned load_bits(const __half* from) { return *reinterpret_cast<const unsigned short*>(from); }
+
+template <class T>
+__device__ float as_float(unsigned bits);
+template <>
+inline __device__ float as_float<float>(unsigned bits) {
+  return __uint_as_float(bits);
+}
+template <>
+inline __device__ float as_float<__nv_bfloat16>(unsigned bits) {
+  return __uint_as_float(bits << 16);
+}
+template <>
+inline __device__ float as_float<__half>(unsigned bits) {
+  return __half2float(__ushort_as_half(static_cast<unsigned short>(bits)));
+}
+
+template <class T>
+__device__ T from_float(float x);
+template <>
+inline __device__ float from_float<float>(float x) {
+  return x;
+}
+template <>
+inline __device__ __nv_bfloat16 from_float<__nv_bfloat16>(float x) {
+  return __float2bfloat16_rn(x);
+}
+template <>
+inline __device__ __half from_float<__half>(float x) {
+  return __float2half_rn(x);
+}
+
+/// An element of a gate, whatever its dtype, as it lies in memory.
+struct RawGate {
+  unsigned bits;
+
+  __device__ void load(const Strided& x, std::int64_t batch, std::int64_t token, int head) {
+    const std::int64_t at = batch * x.stride[0] + token * x.stride[1] + head * x.stride[2];
+    bits = x.dtype == DType::f32 ? load_bits(static_cast<const float*>(x.data) + at)
+                                 : load_bits(static_cast<const __half*>(x.data) + at);
+  }
+
+  __device__ float value(DType dtype) const {
+    if (dtype == DType::f32) return as_float<float>(bits);
+    return dtype == DType::bf16 ? as_float<__nv_bfloat16>(bits) : as_float<__half>(bits);
+  }
+};
+
+inline __device__ float warp_sum(float x) {
+  for (int lane = 16; lane > 0; lane /= 2) x += __shfl_xor_sync(~0u, x, lane);
+  return x;
+}
+
+/// kTile tokens, ready to be applied; K is padded with zeros to kKeys.
+template <int kKeys>
+struct Tile {
+  float q[kTile][kKeys];  ///< corrected, normalised, not scaled
+  float k[kTile][kKeys];
+  float p[kTile][kKeys];
+  float v[kTile][kSliceColumns];
+  float alpha[kTile], seen[kTile], beta[kTile], k_dot_q[kTile];
+};
+
+/// One value head, or rather a slice of it, of one sequence.
+struct Slice {
+  int head, key, feedback, column;
+  std::int64_t sequence, batch, begin, end;
+
+  __device__ explicit Slice(const Arguments& x) {
+    const std::int64_t block = blockIdx.x;
+    column = static_cast<int>(block % x.num_slices) * kSliceColumns;
+    head = static_cast<int>(block / x.num_slices % x.HV);
+    sequence = block / x.num_slices / x.HV;
+    key = head / x.group;
+    feedback = x.value_heads_per_p > 0 ? head / x.value_heads_per_p : 0;
+    batch = sequence, begin = 0, end = x.T;
+    if (x.cu_seqlens == nullptr) return;
+    const auto border = [&](std::int64_t n) -> std::int64_t {
+      if (x.cu_seqlens_are_i64) return static_cast<const std::int64_t*>(x.cu_seqlens)[n];
+      return static_cast<const std::int32_t*>(x.cu_seqlens)[n];
+    };
+    // Borders cannot be checked before the launch; whatever they say, no token outside of the tensors is touched.
+    batch = 0;
+    begin = max(std::int64_t{0}, border(sequence));
+    end = min(x.T, border(sequence + 1));
+  }
+};
+
+/// What is the same for all tokens of a head.
+struct HeadConstants {
+  float b, strength;  ///< p = b k, and the correction q - strength k (or p)
+  float rate, bias;   ///< g = rate softplus(a + bias)
+
+  __device__ HeadConstants(const Arguments& x, const Slice& s) {
+    b = x.b ? x.b[s.key * x.b_stride] : 1;
+    const float d = x.d ? x.d[s.key * x.d_stride] : 0;
+    strength = x.fla && x.p.data == nullptr ? d * b : d;
+    rate = x.A_log ? -expf(x.A_log[s.head * x.A_log_stride]) : 0;
+    bias = x.A_log ? x.dt_bias[s.head * x.dt_bias_stride] : 0;
+    if (x.fla && x.l2norm) b = 1;
+  }
+};
+
+/// Elements lane, lane + 32, ... of a row as they lie in memory, zeros beyond K.
+template <class T, int kElements>
+struct RawRow {
+  unsigned at[kElements];
+
+  __device__ void load(const Strided& x, const Slice& s, std::int64_t token, int head, int K) {
+    const T* from = static_cast<const T*>(x.data) + s.batch * x.stride[0] + token * x.stride[1] + head * x.stride[2];
+#pragma unroll
+    for (int i = 0; i < kElements; ++i) {
+      const int element = static_cast<int>(threadIdx.x % 32) + 32 * i;
+      at[i] = element < K ? load_bits(from + element) : 0;
+    }
+  }
+};
+
+/// The same, converted.
+template <int kElements>
+struct Row {
+  float at[kElements];
+
+  template <class T>
+  __device__ explicit Row(const RawRow<T, kElements>& raw) {
+#pragma unroll
+    for (int i = 0; i < kElements; ++i) at[i] = as_float<T>(raw.at[i]);
+  }
+
+  __device__ void add_scaled(float factor, const Row& other) {
+#pragma unroll
+    for (int i = 0; i < kElements; ++i) at[i] += factor * other.at[i];
+  }
+
+  __device__ void store_scaled(float factor, float* to) const {
+#pragma unroll
+    for (int i = 0; i < kElements; ++i) to[threadIdx.x % 32 + 32 * i] = factor * at[i];
+  }
+};
+
+template <int kElements>
+__device__ float dot(const Row<kElements>& x, const Row<kElements>& y) {
+  float sum = 0;
+#pragma unroll
+  for (int i = 0; i < kElements; ++i) sum += x.at[i] * y.at[i];
+  return warp_sum(sum);
+}
+
+/// One token as a warp holds it between its loads and its preparation: long enough for the loads to arrive.
+template <class T, int kKeys>
+struct RawToken {
+  RawRow<T, kKeys / 32> raw_q, raw_k, raw_p;
+  unsigned raw_v;
+  RawGate raw_step, raw_decay;
+
+  __device__ void load(const Arguments& x, const Slice& s, std::int64_t token) {
+    raw_q.load(x.q, s, token, s.key, x.K);
+    raw_k.load(x.k, s, token, s.key, x.K);
+    raw_p = raw_k;
+    if (x.p.data) raw_p.load(x.p, s, token, s.feedback, x.K);
+    const int column = s.column + static_cast<int>(threadIdx.x % 32);
+    const std::int64_t row = s.batch * x.v.stride[0] + token * x.v.stride[1] + s.head * x.v.stride[2];
+    raw_v = column < x.V ? load_bits(static_cast<const T*>(x.v.data) + row + column) : 0;
+    raw_step.load(x.step, s.batch, token, s.head);
+    raw_decay.load(x.decay, s.batch, token, s.head);
+  }
+
+  /// Into place `i` of the tile (README.md section 3).
+  __device__ void prepare(const Arguments& x, const HeadConstants& head, int i, Tile<kKeys>& tile) const {
+    Row<kKeys / 32> q(raw_q), k(raw_k), p(raw_p);
+    const bool p_given = x.p.data != nullptr;
+    if (x.fla && p_given) {
+      q.add_scaled(-head.strength, p);
+    } else {
+      q.add_scaled(-head.strength, k);
+    }
+    const float qq = dot(q, q), kk = dot(k, k), kq = dot(k, q), pp = x.fla && p_given ? dot(p, p) : 0;
+    const float rq = x.l2norm ? 1 / sqrtf(qq + x.l2norm_eps) : 1;
+    const float rk = x.l2norm ? 1 / sqrtf(kk + x.l2norm_eps) : 1;
+    const float rp = x.l2norm && x.fla ? 1 / sqrtf(pp + x.l2norm_eps) : 1;
+    q.store_scaled(rq, tile.q[i]);
+    k.store_scaled(rk, tile.k[i]);
+    p_given ? p.store_scaled(rp, tile.p[i]) : k.store_scaled(head.b * rk, tile.p[i]);
+    const int lane = threadIdx.x % 32;
+    tile.v[i][lane] = as_float<T>(raw_v);
+    if (lane > 0) return;
+    const float step = raw_step.value(x.step.dtype), decay = raw_decay.value(x.decay.dtype);
+    const float a = decay + head.bias;
+    const float g = x.A_log ? head.rate * (fmaxf(a, 0) + log1pf(expf(-fabsf(a)))) : decay;
+    const float alpha = expf(g < -128 ? -128 : g);  // NaN must stay NaN, which fmaxf would drop
+    tile.alpha[i] = alpha;
+    tile.seen[i] = x.gated_delta ? alpha : 1;
+    tile.beta[i] = x.beta_given ? step : x.beta_scale / (1 + expf(-step));
+    tile.k_dot_q[i] = rk * rq * kq;
+  }
+};
+
+/// The upper warps: four of them, each with every fourth token. load() is one tile ahead of prepare().
+template <class T, int kKeys>
+struct Preparation {
+  static constexpr int kTokens = kTile / 4;
+  RawToken<T, kKeys> raw[kTokens];
+
+  static __device__ int place(int i) { return (static_cast<int>(threadIdx.x) - kStateThreads) / 32 + 4 * i; }
+
+  /// A last tile that is not full is filled with its last token: a branch would make each token wait for the one
+  /// before.
+  __device__ void load(const Arguments& x, const Slice& s, std::int64_t first) {
+    if (first >= s.end) return;
+#pragma unroll
+    for (int i = 0; i < kTokens; ++i) raw[i].load(x, s, min(first + place(i), s.end - 1));
+  }
+
+  __device__ void prepare(const Arguments& x, const HeadConstants& head, Tile<kKeys>& tile) const {
+#pragma unroll
+    for (int i = 0; i < kTokens; ++i) raw[i].prepare(x, head, place(i), tile);
+  }
+};
+
+}  // namespace comba::delta_rule::cuda::generic
