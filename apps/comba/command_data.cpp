@@ -142,8 +142,7 @@ those held out. Text comes back from its ids as it was, byte for byte. Takes Pyt
 model needs neither to be used.
 
 Examples:
-  comba data tokenizer notes --vocab 8000 --out notes.model
-  comba data pack notes --tokenizer notes.model --out notes.data)";
+  comba data tokenizer notes --vocab 8000 --out notes.model)";
 
 void run_tokenizer(data::TrainTokenizerOptions options) {
   options.stop = &stop_on_signals();
