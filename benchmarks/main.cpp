@@ -28,9 +28,8 @@ std::vector<Row> matching(const std::vector<Row>& rows, const std::string& filte
   const std::regex pattern(filter);
   std::vector<Row> chosen;
   for (const Row& row : rows) {
-    const bool is_ceiling_of_one = std::ranges::any_of(rows, [&](const Row& other) {
-      return other.ceiling == row.name && std::regex_search(other.name, pattern);
-    });
+    const bool is_ceiling_of_one = std::ranges::any_of(
+        rows, [&](const Row& other) { return other.ceiling == row.name && std::regex_search(other.name, pattern); });
     if (is_ceiling_of_one || std::regex_search(row.name, pattern)) chosen.push_back(row);
   }
   return chosen;
@@ -57,7 +56,9 @@ int run(int argc, char** argv) {
                               "  comba bench operator --device cpu --json operator.json\n"
                               "  comba bench operator --filter 'forward .*D128'");
   program.require_subcommand(1);
-  command->add_option("--device", flags.device, "Where to run: cpu")->check(CLI::IsMember({"cpu"}))->type_name("DEVICE");
+  command->add_option("--device", flags.device, "Where to run: cpu")
+      ->check(CLI::IsMember({"cpu"}))
+      ->type_name("DEVICE");
   command->add_option("--filter", flags.filter, "Only rows whose name matches, and their ceilings")->type_name("REGEX");
   command->add_option("--json", flags.json, "Also write everything measured to this file")->type_name("FILE");
   command->add_option("--threads", flags.threads, "Threads; 0: as many as LibTorch takes by itself")

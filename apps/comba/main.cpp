@@ -79,8 +79,8 @@ int run(int argc, char** argv) {
   program.footer(kExamples);
   program.set_version_flag("--version", kVersion, "Show the version and how it was built");
   program.get_formatter()->column_width(36);
-  for (const auto add :
-       {register_data, register_train, register_eval, register_generate, register_inspect, register_logits, register_bench}) {
+  for (const auto add : {register_data, register_train, register_eval, register_generate, register_inspect,
+                         register_logits, register_bench}) {
     add(program);
   }
   try {

@@ -98,7 +98,8 @@ TEST_F(Evaluate, WindowsKnowNothingOfEachOtherAndCountEachTokenOnce) {
   constexpr std::int64_t kWindow = 50;
   std::vector<double> nats;
   const auto note = [&](const data::Document&, const EvaluationResult& score) { nats.push_back(score.nats); };
-  const EvaluationResult windowed = evaluate(model_, heldout_, {.chunk_length = 16, .window = kWindow, .on_document = note});
+  const EvaluationResult windowed =
+      evaluate(model_, heldout_, {.chunk_length = 16, .window = kWindow, .on_document = note});
   EXPECT_EQ(windowed.tokens, heldout_.num_bytes());
 
   // Token by token: what it adds to the text before it in its window.

@@ -100,7 +100,8 @@ std::vector<Implementation> chunk_implementations() {
   list.push_back(N_AVX2::implementation("cpu.avx2", needs_avx2));
 #endif
   // What the compiler's own flags allow: runs wherever this file does.
-  list.push_back(HWY_NAMESPACE::implementation(HWY_STATIC_TARGET == HWY_NEON ? "cpu.neon" : "cpu.baseline", only_on_cpu));
+  list.push_back(
+      HWY_NAMESPACE::implementation(HWY_STATIC_TARGET == HWY_NEON ? "cpu.neon" : "cpu.baseline", only_on_cpu));
   return list;
 }
 
