@@ -89,6 +89,19 @@ void run_pack(data::PackOptions options) {
   fmt::print("wrote {} in {}\n", options.output.string(), format_duration(elapsed()));
 }
 
+/// Which texts are read, for both commands that read them.
+template <class Options>
+void add_text_flags(CLI::App& command, Options& options) {
+  command.add_option("--include", options.selection.include, "Take only files that match; may be repeated")
+      ->type_name("GLOB")
+      ->allow_extra_args(false);
+  command.add_option("--exclude", options.selection.exclude, "Leave out files that match; may be repeated")
+      ->type_name("GLOB")
+      ->allow_extra_args(false);
+  command.add_option("--text-field", options.records.text, "Field of a record that holds its text (default text)")
+      ->type_name("NAME");
+}
+
 constexpr const char* kPythonHelp = "Python for parquet and tokenizer.json (default python3)";
 
 data::Tokenizer open_tokenizer(const std::string& name, const std::string& python) {
@@ -102,14 +115,7 @@ void register_pack(CLI::App& data) {
   CLI::App* command = data.add_subcommand("pack", "Pack text into a data set")->footer(kPackDetails);
   command->add_option("input", options->inputs, "Files and directories")->required()->type_name("PATH");
   command->add_option("--out", options->output, "Directory of the data set")->required()->type_name("DIR");
-  command->add_option("--include", options->selection.include, "Take only files that match; may be repeated")
-      ->type_name("GLOB")
-      ->allow_extra_args(false);
-  command->add_option("--exclude", options->selection.exclude, "Leave out files that match; may be repeated")
-      ->type_name("GLOB")
-      ->allow_extra_args(false);
-  command->add_option("--text-field", options->records.text, "Field of a record that holds its text (default text)")
-      ->type_name("NAME");
+  add_text_flags(*command, *options);
   command->add_option("--prompt-field", options->records.prompt, "Field with what comes before, not to be learned")
       ->type_name("NAME");
   const auto tokenizer = std::make_shared<std::string>("bytes");
@@ -173,14 +179,7 @@ void register_tokenizer(CLI::App& data) {
   command->add_option("--lines", options->sentences, "Lines drawn to train on (default 1000000)")
       ->check(CLI::PositiveNumber.description(""))
       ->type_name("N");
-  command->add_option("--include", options->selection.include, "Take only files that match; may be repeated")
-      ->type_name("GLOB")
-      ->allow_extra_args(false);
-  command->add_option("--exclude", options->selection.exclude, "Leave out files that match; may be repeated")
-      ->type_name("GLOB")
-      ->allow_extra_args(false);
-  command->add_option("--text-field", options->records.text, "Field of a record that holds its text (default text)")
-      ->type_name("NAME");
+  add_text_flags(*command, *options);
   command->add_option("--python", options->python, "Python with sentencepiece (default python3)")->type_name("PROGRAM");
   command->callback([options] { run_tokenizer(*options); });
 }
