@@ -11,13 +11,13 @@
 #include <string>
 
 #include "command.h"
-#include "data/token_dataset.h"
 #include "format.h"
 #include "progress.h"
 #include "run_config.h"
 #include "signals.h"
 #include "train_settings.h"
 #include "training/train.h"
+#include "training_data.h"
 #include "utf8_stream.h"
 
 namespace comba::cli {
@@ -29,6 +29,12 @@ and SIGTERM end the run after the step at hand, with a checkpoint; --resume then
 same settings, data, seed and number of threads give the same bits. Of the checkpoints, the newest are kept and the best
 of those that were evaluated, which OUT/best means. --init begins with the weights of another model, whose config.json
 is then the [model] of the run.
+
+Several data sets of one tokenizer are mixed in the run file, in shares of the tokens trained on; each is read again, in
+another order, as often as that takes:
+  [data]
+  path = "web.data"                           # for its held-out text
+  mixture = [{path = "web.data", weight = 0.8}, {path = "code.data", weight = 0.2}]
 
 Examples:
   comba train --config configs/demo.toml --data headers.data --out run
@@ -45,16 +51,18 @@ struct TrainFlags {
 /// Shows a run on the terminal.
 class TrainDisplay : public training::TrainObserver {
  public:
-  TrainDisplay(const TrainSettings& settings, const data::TokenDataset& dataset)
+  TrainDisplay(const TrainSettings& settings, const TrainingData& data)
       : num_steps_(settings.train.steps),
         tokens_per_step_(settings.train.batch_size * settings.train.context_length),
-        tokens_per_byte_(static_cast<double>(dataset.num_tokens()) / static_cast<double>(dataset.num_bytes())) {}
+        tokens_per_byte_(data.tokens_per_byte()),
+        data_(data.description(num_steps_ * tokens_per_step_)) {}
 
   void on_start(const models::CausalLM& model, std::int64_t first_step) override {
     std::int64_t num_parameters = 0;
     for (const at::Tensor& parameter : model.parameters()) num_parameters += parameter.numel();
     progress_.note(fmt::format("model: {} parameters; {} steps of {} tokens; {} threads", format_count(num_parameters),
                                format_count(num_steps_), format_count(tokens_per_step_), at::get_num_threads()));
+    progress_.note(data_);
     if (first_step > 0) progress_.note(fmt::format("going on after step {}", format_count(first_step)));
     first_step_ = first_step;
     start_ = Clock::now();
@@ -96,6 +104,7 @@ class TrainDisplay : public training::TrainObserver {
   std::int64_t num_steps_;
   std::int64_t tokens_per_step_;
   double tokens_per_byte_;
+  std::string data_;
   std::int64_t first_step_ = 0;
   double smooth_loss_ = 0;
   Clock::time_point start_;
@@ -111,13 +120,12 @@ void run_train(const TrainFlags& flags) {
   }
   const StopFlag& stop = stop_on_signals();
   if (settings.threads > 0) at::set_num_threads(static_cast<int>(settings.threads));
-  const auto train = data::TokenDataset::open(settings.data, data::Split::train);
-  const auto heldout = data::TokenDataset::open(settings.data, data::Split::heldout);
-  TrainDisplay display(settings, train);
+  const TrainingData data(settings);
+  TrainDisplay display(settings, data);
   training::train({.model = settings.model,
                    .config = settings.train,
-                   .train = train,
-                   .heldout = heldout,
+                   .train = data.mixture(),
+                   .heldout = data.heldout(),
                    .directory = settings.output,
                    .initial_model = settings.initial_model,
                    .resume = flags.resume},

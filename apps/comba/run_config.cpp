@@ -152,6 +152,18 @@ void RunConfig::read(const std::string& key, std::filesystem::path& value) {
   value = text;
 }
 
+std::optional<nlohmann::ordered_json> RunConfig::read_list(const std::string& key) {
+  const toml::node* node = find(key);
+  if (node == nullptr) {
+    declared_.push_back(key);
+    return std::nullopt;
+  }
+  if (!node->is_array()) reject(key, *node, "a list");
+  nlohmann::ordered_json list = to_json(*node);
+  declare(key, list);
+  return list;
+}
+
 nlohmann::ordered_json RunConfig::read_section(const std::string& section) {
   nlohmann::ordered_json result = nlohmann::ordered_json::object();
   const toml::table* table = settings_[section].as_table();

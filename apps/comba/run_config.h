@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -41,6 +42,8 @@ class RunConfig {
   void read(const std::string& key, std::string& value);
   void read(const std::string& key, std::filesystem::path& value);
 
+  /// Declares `key` and returns the list that it is set to, if it is.
+  std::optional<nlohmann::ordered_json> read_list(const std::string& key);
   /// Declares all keys of a section that are not declared yet, whatever they are, and returns those that are set.
   nlohmann::ordered_json read_section(const std::string& section);
   /// What is in force of such a section in the end, for to_toml().

@@ -1,6 +1,7 @@
 #include "train_settings.h"
 
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 
 #include "base/file.h"
@@ -40,12 +41,31 @@ void read_path(RunConfig& config, const char* key, const char* flag, std::filesy
   require(!path.empty(), ErrorCode::invalid_argument, "[train] needs ", flag, " DIR, or ", key, " in the run file");
 }
 
+std::vector<MixtureEntry> read_mixture(RunConfig& config) {
+  const std::optional<nlohmann::ordered_json> list = config.read_list("data.mixture");
+  if (!list) return {};
+  std::vector<MixtureEntry> mixture;
+  for (const auto& entry : *list) {
+    const bool sound = entry.is_object() && entry.size() == 2 && entry.contains("path") && entry["path"].is_string() &&
+                       entry.contains("weight") && entry["weight"].is_number();
+    require(sound, ErrorCode::invalid_argument,
+            "[config] an entry of data.mixture must be {path = \"DIR\", weight = 1.0}, the weight positive and finite; "
+            "got ",
+            entry.dump());
+    mixture.push_back({.path = entry["path"].get<std::string>(), .weight = entry["weight"].get<double>()});
+  }
+  require(!mixture.empty(), ErrorCode::invalid_argument,
+          "[config] data.mixture must have at least one {path = \"DIR\", weight = 1.0}; got []");
+  return mixture;
+}
+
 }  // namespace
 
 TrainSettings read_train_settings(RunConfig& config) {
   TrainSettings settings;
   settings.model = read_model(config, settings.initial_model);
   read_path(config, "data.path", "--data", settings.data);
+  settings.mixture = read_mixture(config);
   training::for_each_field(settings.train, [&](const char* name, auto& value, training::Effect) {
     config.read(std::string("train.") + name, value);
   });

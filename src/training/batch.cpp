@@ -17,28 +17,29 @@ void read_ring(const data::TokenDataset& dataset, Read read, std::int64_t first,
 
 }  // namespace
 
-Batch read_batch(const data::TokenDataset& dataset, const WindowSampler& sampler, std::int64_t first_sample,
+Batch read_batch(const Mixture& mixture, const MixtureSampler& sampler, std::int64_t first_sample,
                  std::int64_t batch_size) {
   const std::int64_t window_tokens = sampler.context_length() + 1;
   at::Tensor windows = at::empty({batch_size, window_tokens}, at::kLong);
   // Without a mask a label is the token itself, and is read once.
-  at::Tensor labels = dataset.has_loss_mask() ? at::empty_like(windows) : windows;
+  at::Tensor labels = mixture.has_loss_mask() ? at::empty_like(windows) : windows;
   for (std::int64_t b = 0; b < batch_size; ++b) {
     const auto row = [&](const at::Tensor& tensor) {
       return std::span(tensor[b].data_ptr<std::int64_t>(), static_cast<std::size_t>(window_tokens));
     };
-    const std::int64_t start = sampler.window_start(first_sample + b);
+    const auto [part, start] = sampler.window(first_sample + b);
+    const data::TokenDataset& dataset = *mixture.parts()[part].dataset;
     read_ring(dataset, &data::TokenDataset::read_tokens, start, row(windows));
-    if (dataset.has_loss_mask()) read_ring(dataset, &data::TokenDataset::read_labels, start, row(labels));
+    if (mixture.has_loss_mask()) read_ring(dataset, &data::TokenDataset::read_labels, start, row(labels));
   }
   return {.input_ids = windows.slice(1, 0, window_tokens - 1).contiguous(),
           .labels = labels.slice(1, 1, window_tokens).contiguous()};
 }
 
-std::int64_t num_labels(const data::TokenDataset& dataset, const WindowSampler& sampler, std::int64_t first_sample,
+std::int64_t num_labels(const Mixture& mixture, const MixtureSampler& sampler, std::int64_t first_sample,
                         std::int64_t batch_size) {
-  if (!dataset.has_loss_mask()) return batch_size * sampler.context_length();
-  const at::Tensor labels = read_batch(dataset, sampler, first_sample, batch_size).labels;
+  if (!mixture.has_loss_mask()) return batch_size * sampler.context_length();
+  const at::Tensor labels = read_batch(mixture, sampler, first_sample, batch_size).labels;
   return labels.ne(data::kIgnoredLabel).sum().item<std::int64_t>();
 }
 

@@ -4,8 +4,7 @@
 
 #include <cstdint>
 
-#include "data/token_dataset.h"
-#include "training/window_sampler.h"
+#include "training/mixture.h"
 
 namespace comba::training {
 
@@ -16,11 +15,11 @@ struct Batch {
 };
 
 /// Windows number first_sample to first_sample + batch_size - 1 of the run.
-Batch read_batch(const data::TokenDataset& dataset, const WindowSampler& sampler, std::int64_t first_sample,
+Batch read_batch(const Mixture& mixture, const MixtureSampler& sampler, std::int64_t first_sample,
                  std::int64_t batch_size);
 
 /// How many labels of these windows are to be learned.
-std::int64_t num_labels(const data::TokenDataset& dataset, const WindowSampler& sampler, std::int64_t first_sample,
+std::int64_t num_labels(const Mixture& mixture, const MixtureSampler& sampler, std::int64_t first_sample,
                         std::int64_t batch_size);
 
 }  // namespace comba::training

@@ -8,6 +8,7 @@
 #include "data/token_dataset.h"
 #include "evaluation/evaluate.h"
 #include "models/model_config.h"
+#include "training/mixture.h"
 #include "training/train_config.h"
 #include "training/trainer.h"
 
@@ -31,7 +32,7 @@ class TrainObserver {
 struct TrainingRun {
   models::ModelConfig model;
   TrainConfig config;
-  const data::TokenDataset& train;
+  Mixture train;
   const data::TokenDataset& heldout;         ///< may be empty: then nothing is evaluated
   std::filesystem::path directory;           ///< see run_directory.h
   std::filesystem::path initial_model = {};  ///< model directory with the weights to begin with; empty: drawn at random

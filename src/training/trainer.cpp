@@ -28,11 +28,11 @@ const TrainConfig& validated(const TrainConfig& config) {
 
 }  // namespace
 
-Trainer::Trainer(std::shared_ptr<models::CausalLM> model, const data::TokenDataset& dataset, const TrainConfig& config)
+Trainer::Trainer(std::shared_ptr<models::CausalLM> model, const Mixture& dataset, const TrainConfig& config)
     : model_(std::move(model)),
       dataset_(dataset),
       config_(validated(config)),
-      sampler_(dataset.num_tokens(), config.context_length, static_cast<std::uint64_t>(config.seed)),
+      sampler_(dataset, config.context_length, static_cast<std::uint64_t>(config.seed)),
       parameters_(parameters_of(*model_)),
       optimizer_(parameters_, {.beta1 = config.beta1,
                                .beta2 = config.beta2,

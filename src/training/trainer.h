@@ -4,13 +4,12 @@
 #include <memory>
 #include <vector>
 
-#include "data/token_dataset.h"
 #include "models/causal_lm.h"
 #include "models/safetensors.h"
 #include "training/batch.h"
+#include "training/mixture.h"
 #include "training/optimizer.h"
 #include "training/train_config.h"
-#include "training/window_sampler.h"
 
 namespace comba::training {
 
@@ -28,9 +27,9 @@ struct StepReport {
 /// LibTorch threads give the same bits.
 class Trainer {
  public:
-  /// `dataset` must outlive the trainer. Throws Error(invalid_argument) when the configuration makes no sense, the data
-  /// set is too small for one window, or its ids do not fit into the model's vocabulary.
-  Trainer(std::shared_ptr<models::CausalLM> model, const data::TokenDataset& dataset, const TrainConfig& config);
+  /// The data sets must outlive the trainer. Throws Error(invalid_argument) when the configuration makes no sense, the
+  /// data set is too small for one window, or its ids do not fit into the model's vocabulary.
+  Trainer(std::shared_ptr<models::CausalLM> model, const Mixture& dataset, const TrainConfig& config);
 
   /// One optimizer step. Throws Error(numerical) when loss or gradient are not finite; the weights are then still those
   /// of the step before.
@@ -56,9 +55,9 @@ class Trainer {
   double accumulate_gradients(std::int64_t first_sample, std::int64_t num_samples, std::int64_t labels_of_step);
 
   std::shared_ptr<models::CausalLM> model_;
-  const data::TokenDataset& dataset_;
+  Mixture dataset_;
   TrainConfig config_;
-  WindowSampler sampler_;
+  MixtureSampler sampler_;
   std::vector<NamedParameter> parameters_;
   AdamW optimizer_;
 };

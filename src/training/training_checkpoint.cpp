@@ -27,7 +27,7 @@ std::string to_json(const TrainingRecord& record) {
 
 }  // namespace
 
-void save_training_checkpoint(const Trainer& trainer, const data::TokenDataset& dataset, const fs::path& directory) {
+void save_training_checkpoint(const Trainer& trainer, const Mixture& dataset, const fs::path& directory) {
   const TrainingRecord record{.step = trainer.num_steps(),
                               .config = trainer.config(),
                               .dataset_md5 = dataset.source_md5(),
@@ -55,7 +55,7 @@ TrainingRecord read_training_record(const fs::path& directory) {
 }
 
 void require_same_run(const fs::path& directory, const models::ModelConfig& model, const TrainConfig& config,
-                      const data::TokenDataset& dataset) {
+                      const Mixture& dataset) {
   const TrainingRecord record = read_training_record(directory);
   const std::string difference = trajectory_difference(record.config, config);
   require(difference.empty(), ErrorCode::invalid_argument, "[resume] ", directory.string(),
@@ -68,8 +68,7 @@ void require_same_run(const fs::path& directory, const models::ModelConfig& mode
           dataset.source_md5());
 }
 
-Trainer load_training_checkpoint(const fs::path& directory, const data::TokenDataset& dataset,
-                                 const TrainConfig& config) {
+Trainer load_training_checkpoint(const fs::path& directory, const Mixture& dataset, const TrainConfig& config) {
   Trainer trainer(models::load_model(directory), dataset, config);
   trainer.load_optimizer_state(models::read_safetensors(directory / kOptimizerFile).tensors);
   require(trainer.num_steps() == read_training_record(directory).step, ErrorCode::io,
@@ -78,7 +77,7 @@ Trainer load_training_checkpoint(const fs::path& directory, const data::TokenDat
   return trainer;
 }
 
-void load_initial_weights(models::CausalLM& model, const fs::path& directory, const data::TokenDataset& dataset) {
+void load_initial_weights(models::CausalLM& model, const fs::path& directory, const Mixture& dataset) {
   std::error_code failure;
   require(!fs::exists(directory / kTokenizerFile, failure) ||
               load_tokenizer(directory).to_json() == dataset.tokenizer().to_json(),

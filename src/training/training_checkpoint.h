@@ -17,14 +17,13 @@ namespace comba::training {
 struct TrainingRecord {
   std::int64_t step = 0;  ///< completed steps
   TrainConfig config;
-  std::string dataset_md5;  ///< see TokenDataset::source_md5
+  std::string dataset_md5;  ///< see Mixture::source_md5
   int num_threads = 1;      ///< of LibTorch: another number may round sums otherwise
 };
 
 /// Writes a checkpoint directory, which appears whole or not at all and replaces an earlier one of its name.
 /// Throws Error(io) when it cannot; what was there before then still is.
-void save_training_checkpoint(const Trainer& trainer, const data::TokenDataset& dataset,
-                              const std::filesystem::path& directory);
+void save_training_checkpoint(const Trainer& trainer, const Mixture& dataset, const std::filesystem::path& directory);
 
 /// Reads training.json. Throws Error(io) when it is missing or damaged.
 TrainingRecord read_training_record(const std::filesystem::path& directory);
@@ -32,16 +31,15 @@ TrainingRecord read_training_record(const std::filesystem::path& directory);
 /// Throws Error(invalid_argument) naming what differs when a run of this model, configuration and data cannot continue
 /// from the checkpoint bit for bit. The number of threads is not looked at.
 void require_same_run(const std::filesystem::path& directory, const models::ModelConfig& model,
-                      const TrainConfig& config, const data::TokenDataset& dataset);
+                      const TrainConfig& config, const Mixture& dataset);
 
 /// A trainer in the state of a checkpoint, weights included. Throws Error(io) when a file is missing or damaged.
-Trainer load_training_checkpoint(const std::filesystem::path& directory, const data::TokenDataset& dataset,
+Trainer load_training_checkpoint(const std::filesystem::path& directory, const Mixture& dataset,
                                  const TrainConfig& config);
 
 /// Reads the weights of a model directory into `model`. Throws Error as models::load_weights does, and
 /// invalid_argument when the directory says that its ids are of another tokenizer than the data's.
-void load_initial_weights(models::CausalLM& model, const std::filesystem::path& directory,
-                          const data::TokenDataset& dataset);
+void load_initial_weights(models::CausalLM& model, const std::filesystem::path& directory, const Mixture& dataset);
 
 /// The tokenizer that a model directory's ids are of. Throws Error(io) when it does not say.
 data::Tokenizer load_tokenizer(const std::filesystem::path& directory);

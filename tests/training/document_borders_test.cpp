@@ -31,7 +31,7 @@ TEST(DocumentBorders, ATrainerThatResetsScoresEachDocumentAlone) {
   std::int64_t num_documents = 0;
   {
     const at::NoGradGuard no_grad;
-    const WindowSampler sampler(train.num_tokens(), config.context_length, static_cast<std::uint64_t>(config.seed));
+    const MixtureSampler sampler(train, config.context_length, static_cast<std::uint64_t>(config.seed));
     const Batch batch = read_batch(train, sampler, 0, config.batch_size);
     const at::Tensor ids = batch.input_ids.view({1, -1}), labels = batch.labels.view({1, -1});
     const at::Tensor cuts = document_borders(batch.input_ids, train.tokenizer().bos());

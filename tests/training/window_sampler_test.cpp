@@ -79,8 +79,9 @@ TEST(Batch, LabelsAreTheSuccessorsAcrossTheEndOfTheStream) {
   dataset.read_tokens(0, stream);
   constexpr std::int64_t kContext = 64;
   const WindowSampler sampler(dataset.num_tokens(), kContext, 11);
+  const MixtureSampler mixed(dataset, kContext, 11);
   const std::int64_t windows = sampler.windows_per_epoch();
-  const Batch batch = read_batch(dataset, sampler, 0, windows);
+  const Batch batch = read_batch(dataset, mixed, 0, windows);
   bool wrapped = false;
   for (std::int64_t b = 0; b < windows; ++b) {
     for (std::int64_t t = 0; t < kContext; ++t) {
@@ -97,8 +98,9 @@ TEST(Batch, DoesNotDependOnHowItIsSplit) {
   const testing::TinyDataset data;
   const auto dataset = data.open(data::Split::train);
   const WindowSampler sampler(dataset.num_tokens(), 16, 2);
-  const Batch whole = read_batch(dataset, sampler, 40, 6);
-  const Batch first = read_batch(dataset, sampler, 40, 4), second = read_batch(dataset, sampler, 44, 2);
+  const MixtureSampler mixed(dataset, 16, 2);
+  const Batch whole = read_batch(dataset, mixed, 40, 6);
+  const Batch first = read_batch(dataset, mixed, 40, 4), second = read_batch(dataset, mixed, 44, 2);
   EXPECT_TRUE(at::equal(whole.input_ids, at::cat({first.input_ids, second.input_ids})));
   EXPECT_TRUE(at::equal(whole.labels, at::cat({first.labels, second.labels})));
 }
@@ -131,8 +133,9 @@ TEST(Batch, PromptsHaveNoLabels) {
   dataset.read_tokens(0, stream);
   dataset.read_labels(0, labels);
   const WindowSampler sampler(dataset.num_tokens(), 32, 5);
+  const MixtureSampler mixed(dataset, 32, 5);
   const std::int64_t windows = sampler.windows_per_epoch();
-  const Batch batch = read_batch(dataset, sampler, 0, windows);
+  const Batch batch = read_batch(dataset, mixed, 0, windows);
   std::int64_t learned = 0;
   for (std::int64_t b = 0; b < windows; ++b) {
     for (std::int64_t t = 0; t < 32; ++t) {
@@ -143,7 +146,7 @@ TEST(Batch, PromptsHaveNoLabels) {
       learned += label != data::kIgnoredLabel;
     }
   }
-  EXPECT_EQ(num_labels(dataset, sampler, 0, windows), learned);
+  EXPECT_EQ(num_labels(dataset, mixed, 0, windows), learned);
   EXPECT_GT(learned, 0);
   EXPECT_LT(learned, windows * 32 / 2) << "most of this text is prompts";
 }
