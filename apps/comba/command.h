@@ -16,5 +16,6 @@ void register_generate(CLI::App& program);
 void register_inspect(CLI::App& program);
 void register_logits(CLI::App& program);
 void register_bench(CLI::App& program);
+void register_completion(CLI::App& program);
 
 }  // namespace comba::cli

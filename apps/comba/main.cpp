@@ -1,5 +1,4 @@
 #include <fmt/format.h>
-#include <torch/version.h>
 #include <CLI/CLI.hpp>
 
 #include <algorithm>
@@ -10,6 +9,7 @@
 #include <vector>
 
 #include "base/nearest_name.h"
+#include "build_facts.h"
 #include "comba/error.h"
 #include "command.h"
 #include "signals.h"
@@ -26,9 +26,6 @@ constexpr const char* kExamples = R"(Examples:
   comba COMMAND --help
 
 Exit codes: 0 success, 1 failure, 2 wrong usage, 128 + signal when interrupted.)";
-
-constexpr const char* kVersion =
-    "comba " COMBA_VERSION " (" COMBA_BUILD_TYPE ", g++ " __VERSION__ ", LibTorch " TORCH_VERSION ")";
 
 /// One line, whatever the text: foreign errors bring stack traces along.
 int fail(int exit_code, std::string_view message) {
@@ -77,10 +74,13 @@ std::string explain(const CLI::ParseError& error, const CLI::App& program) {
 int run(int argc, char** argv) {
   CLI::App program("Train, evaluate and use Comba language models.", "comba");
   program.footer(kExamples);
-  program.set_version_flag("--version", kVersion, "Show the version and how it was built");
+  bool json = false;
+  CLI::Option* as_json = program.add_flag("--json", json, "With --version: as a JSON object");
+  const auto version = [&json] { return json ? version_json() : version_text(); };
+  as_json->needs(program.set_version_flag("--version", version, "Show the version and how it was built"));
   program.get_formatter()->column_width(36);
   for (const auto add : {register_data, register_train, register_eval, register_generate, register_inspect,
-                         register_logits, register_bench}) {
+                         register_logits, register_bench, register_completion}) {
     add(program);
   }
   try {

@@ -1,11 +1,13 @@
 """What a user meets first: help, version, errors of usage, exit codes."""
 
+import json
 import re
 import subprocess
 
 import pytest
 
 from apps.program import Program
+from rules.tree import ROOT
 
 
 def subcommands(help_text: str) -> list[str]:
@@ -55,7 +57,29 @@ def test_a_command_that_is_not_complete_shows_its_help(comba, group):
 
 
 def test_version_says_how_the_program_was_built(comba):
-    assert re.fullmatch(r"comba \d+\.\d+\.\d+ \(\w+, g\+\+ [\d.]+, LibTorch [\d.]+\)\n", comba.succeed("--version"))
+    first, *facts = comba.succeed("--version").splitlines()
+    assert re.fullmatch(r"comba \d+\.\d+\.\d+ \(\w+, g\+\+ [\d.]+, LibTorch [\d.]+\)", first)
+    facts = dict(re.split(r"  +", fact) for fact in facts)
+    assert set(facts) == {"commit", "CUDA", "implementations", "license"}
+    implementations = comba.succeed("inspect", "implementations").splitlines()[1:]
+    assert facts["implementations"].split(", ") == [line.split()[1] for line in implementations]
+    assert (facts["CUDA"] != "none") == ("cuda.generic" in facts["implementations"])
+    assert re.fullmatch(r"none|[\d.]+ for \d+a?( \d+a?)*", facts["CUDA"])
+
+    told = json.loads(comba.succeed("--version", "--json"))
+    assert first == f"comba {told['version']} ({told['build_type']}, {told['compiler']}, LibTorch {told['libtorch']})"
+    assert (told["commit"], told["license"]) == (facts["commit"], facts["license"])
+    assert told["implementations"] == facts["implementations"].split(", ")
+    assert "--version" in comba.fail(2, "--json")
+
+
+def test_the_commit_is_one_of_this_tree(comba):
+    commit = json.loads(comba.succeed("--version", "--json"))["commit"]
+    in_git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True).returncode == 0
+    if not in_git:
+        pytest.skip("not a git tree")
+    kind = subprocess.run(["git", "cat-file", "-t", commit], cwd=ROOT, capture_output=True, text=True)
+    assert kind.stdout == "commit\n", f"{commit}: {kind.stderr}"
 
 
 @pytest.mark.parametrize(

@@ -28,5 +28,10 @@ def test_pkg_config_in_c(prefix, tmp_path):
     consumer.check_c(consumer.pkg_config(prefix, tmp_path, "cc"))
 
 
+def test_completions_are_where_shells_look(prefix):
+    for path in ("bash-completion/completions/comba", "zsh/site-functions/_comba", "fish/vendor_completions.d/comba.fish"):
+        assert "comba data pack" in (prefix / "share" / path).read_text()
+
+
 def test_the_installed_program_runs(prefix):
     assert "Usage" in consumer.run(prefix / "bin" / "comba", "--help")
