@@ -10,19 +10,44 @@
 namespace comba::generation {
 namespace {
 
-/// A uniform number in [0, 1) from the upper 53 bits: std::uniform_real_distribution differs between libraries.
-double uniform(std::mt19937_64& random) { return static_cast<double>(random() >> 11) * 0x1p-53; }
+/// Weights are whole numbers, so that their sums do not depend on the order: the likeliest token's is 2^43, and a
+/// vocabulary of two million cannot overflow. What is less likely than the likeliest by more than that is never drawn.
+constexpr double kWeightOfLikeliest = 0x1p43;
+constexpr double kLeastExponent = -30;  // e^-30 is less than 2^-43
 
-/// The smallest n whose first n weights reach `share` of their sum, at least 1.
-std::size_t count_reaching(std::span<const double> weights, double share) {
-  const double target = share * std::accumulate(weights.begin(), weights.end(), 0.0);
-  double sum = 0;
-  for (std::size_t n = 0; n < weights.size(); ++n) {
-    sum += weights[n];
-    if (sum >= target) return n + 1;
+__extension__ using Wide = unsigned __int128;
+
+/// Candidates, likeliest first, sorted only as far as they are looked at.
+class SortedPrefix {
+ public:
+  SortedPrefix(std::span<const float> logits, std::vector<std::int64_t> ids) : logits_(logits), ids_(std::move(ids)) {}
+
+  std::size_t size() const { return ids_.size(); }
+
+  /// Number `index` of the order.
+  std::int64_t operator[](std::size_t index) {
+    while (index >= sorted_) sort_more();
+    return ids_[index];
   }
-  return weights.size();
-}
+
+ private:
+  void sort_more() {
+    constexpr std::size_t kFirst = 128, kGrowth = 8;
+    const std::size_t end = std::min(ids_.size(), sorted_ == 0 ? kFirst : sorted_ * kGrowth);
+    const auto likelier = [&](std::int64_t a, std::int64_t b) {
+      return logits_[a] != logits_[b] ? logits_[a] > logits_[b] : a < b;
+    };
+    const auto from = ids_.begin() + static_cast<std::ptrdiff_t>(sorted_);
+    const auto to = ids_.begin() + static_cast<std::ptrdiff_t>(end);
+    if (end < ids_.size()) std::nth_element(from, to, ids_.end(), likelier);
+    std::sort(from, to, likelier);
+    sorted_ = end;
+  }
+
+  std::span<const float> logits_;
+  std::vector<std::int64_t> ids_;
+  std::size_t sorted_ = 0;
+};
 
 }  // namespace
 
@@ -57,19 +82,6 @@ std::vector<float> TokenSampler::penalized(std::span<const float> logits) const 
   return changed;
 }
 
-std::vector<std::int64_t> TokenSampler::candidates(std::span<const float> logits) const {
-  std::vector<std::int64_t> ids(logits.size());
-  std::iota(ids.begin(), ids.end(), 0);
-  const auto likelier = [&](std::int64_t a, std::int64_t b) {
-    return logits[a] != logits[b] ? logits[a] > logits[b] : a < b;
-  };
-  const std::size_t limit = options_.temperature == 0 ? 1 : static_cast<std::size_t>(options_.top_k);
-  const std::size_t count = limit == 0 ? ids.size() : std::min(limit, ids.size());
-  std::partial_sort(ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(count), ids.end(), likelier);
-  ids.resize(count);
-  return ids;
-}
-
 std::int64_t TokenSampler::sample(std::span<const float> logits) {
   require(std::ranges::none_of(logits, [](float x) { return std::isnan(x); }) && !logits.empty(), ErrorCode::numerical,
           "[TokenSampler] logits must be numbers; got NaN or nothing");
@@ -79,17 +91,54 @@ std::int64_t TokenSampler::sample(std::span<const float> logits) {
 }
 
 std::int64_t TokenSampler::draw(std::span<const float> logits) {
-  const std::vector<std::int64_t> ids = candidates(logits);
-  if (ids.size() == 1) return ids[0];
+  const std::int64_t likeliest = std::ranges::max_element(logits) - logits.begin();  // the first of equals
+  if (options_.temperature == 0 || options_.top_k == 1 || logits.size() == 1) return likeliest;
 
-  const double largest = logits[ids[0]];
-  std::vector<double> weights(ids.size());
-  for (std::size_t i = 0; i < ids.size(); ++i) {
-    weights[i] = std::exp((logits[ids[i]] - largest) / options_.temperature);
+  std::vector<std::int64_t> ids(logits.size());
+  std::iota(ids.begin(), ids.end(), 0);
+  SortedPrefix order(logits, std::move(ids));
+  const double largest = logits[likeliest];
+  const auto weight = [&](std::int64_t id) -> std::uint64_t {
+    const double logit = logits[id];
+    if (logit == largest) return static_cast<std::uint64_t>(kWeightOfLikeliest);  // also of two infinities
+    const double exponent = (logit - largest) / options_.temperature;
+    if (exponent < kLeastExponent) return 0;
+    return static_cast<std::uint64_t>(std::exp(exponent) * kWeightOfLikeliest);
+  };
+
+  // How many of the order may be drawn, and what they weigh together.
+  std::size_t count = order.size();
+  if (options_.top_k > 0) count = std::min(count, static_cast<std::size_t>(options_.top_k));
+  std::uint64_t total = 0;
+  if (count < order.size()) {
+    for (std::size_t i = 0; i < count; ++i) total += weight(order[i]);
+  } else {
+    for (std::size_t id = 0; id < logits.size(); ++id) total += weight(static_cast<std::int64_t>(id));
   }
-  weights.resize(count_reaching(weights, options_.top_p));
-  while (weights.back() < options_.min_p) weights.pop_back();  // the likeliest weighs 1 and stays
-  return ids[count_reaching(weights, uniform(random_)) - 1];
+  if (options_.top_p < 1 || options_.min_p > 0) {
+    const double enough = options_.top_p * static_cast<double>(total);
+    const auto least = static_cast<std::uint64_t>(options_.min_p * kWeightOfLikeliest);
+    std::uint64_t sum = 0;
+    std::size_t n = 0;
+    for (; n < count && weight(order[n]) >= least; ++n) {
+      sum += weight(order[n]);
+      if (options_.top_p < 1 && static_cast<double>(sum) >= enough) {
+        ++n;
+        break;
+      }
+    }
+    count = n;
+    total = sum;
+  }
+
+  // A uniform whole number below `total` says where in the order: the standard's distributions differ between
+  // libraries.
+  const auto place = static_cast<std::uint64_t>((static_cast<Wide>(random_() >> 11) * total) >> 53);
+  std::uint64_t sum = 0;
+  for (std::size_t n = 0;; ++n) {
+    sum += weight(order[n]);
+    if (sum > place) return order[n];
+  }
 }
 
 }  // namespace comba::generation

@@ -39,8 +39,6 @@ class TokenSampler {
 
  private:
   std::vector<float> penalized(std::span<const float> logits) const;
-  /// The tokens that may be drawn, likeliest first.
-  std::vector<std::int64_t> candidates(std::span<const float> logits) const;
   std::int64_t draw(std::span<const float> logits);
 
   SamplingOptions options_;

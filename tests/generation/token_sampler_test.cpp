@@ -2,8 +2,11 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
+#include <random>
 #include <vector>
 
 #include "comba/error.h"
@@ -106,6 +109,73 @@ TEST(TokenSampler, TakesInfiniteLogitsAtTheirWord) {
   constexpr float kInfinity = std::numeric_limits<float>::infinity();
   TokenSampler sampler({});
   for (int i = 0; i < 50; ++i) EXPECT_NE(sampler.sample(std::vector<float>{0, -kInfinity, 0}), 1);
+}
+
+/// The definition: all tokens sorted, and sums in floating point.
+class SortingSampler {
+ public:
+  explicit SortingSampler(const SamplingOptions& options) : options_(options), random_(options.seed) {}
+
+  std::int64_t sample(const std::vector<float>& logits) {
+    std::vector<std::int64_t> ids(logits.size());
+    std::iota(ids.begin(), ids.end(), 0);
+    std::ranges::stable_sort(ids, [&](std::int64_t a, std::int64_t b) { return logits[a] > logits[b]; });
+    if (options_.top_k > 0) ids.resize(std::min(ids.size(), static_cast<std::size_t>(options_.top_k)));
+    if (options_.temperature == 0 || ids.size() == 1) return ids[0];
+    std::vector<double> weights;
+    for (const std::int64_t id : ids) weights.push_back(std::exp((logits[id] - logits[ids[0]]) / options_.temperature));
+    weights.resize(count_reaching(weights, options_.top_p));
+    while (weights.back() < options_.min_p) weights.pop_back();
+    return ids[count_reaching(weights, static_cast<double>(random_() >> 11) * 0x1p-53) - 1];
+  }
+
+ private:
+  static std::size_t count_reaching(const std::vector<double>& weights, double share) {
+    const double target = share * std::accumulate(weights.begin(), weights.end(), 0.0);
+    double sum = 0;
+    for (std::size_t n = 0; n < weights.size(); ++n) {
+      sum += weights[n];
+      if (sum >= target) return n + 1;
+    }
+    return weights.size();
+  }
+
+  SamplingOptions options_;
+  std::mt19937_64 random_;
+};
+
+TEST(TokenSampler, DrawsWhatSortingTheWholeVocabularyDraws) {
+  std::mt19937 random(11);
+  for (const std::size_t vocab : {2, 127, 129, 5000}) {
+    for (const float spread : {0.0f, 0.3f, 3.0f, 20.0f}) {
+      std::vector<float> logits(vocab);
+      // Few different values: there are many ties.
+      for (float& logit : logits) logit = spread * static_cast<float>(random() % 64) / 16;
+      for (const SamplingOptions& options :
+           {SamplingOptions{}, SamplingOptions{.temperature = 0}, SamplingOptions{.temperature = 0.2},
+            SamplingOptions{.top_k = 1}, SamplingOptions{.top_k = 50}, SamplingOptions{.top_k = 2000},
+            SamplingOptions{.top_p = 0.9}, SamplingOptions{.top_p = 1e-6}, SamplingOptions{.min_p = 0.05},
+            SamplingOptions{.min_p = 1}, SamplingOptions{.temperature = 2, .top_k = 200, .top_p = 0.7},
+            SamplingOptions{.temperature = 1.3, .top_p = 0.99, .min_p = 0.01}}) {
+        TokenSampler sampler(options);
+        SortingSampler definition(options);
+        for (int i = 0; i < 25; ++i) {
+          ASSERT_EQ(sampler.sample(logits), definition.sample(logits))
+              << "vocab " << vocab << ", spread " << spread << ", temperature " << options.temperature << ", top_k "
+              << options.top_k << ", top_p " << options.top_p << ", min_p " << options.min_p << ", draw " << i;
+        }
+      }
+    }
+  }
+}
+
+TEST(TokenSampler, TakesOneInfinityAndNothingButInfinities) {
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  TokenSampler sampler({.top_p = 0.9});
+  for (int i = 0; i < 20; ++i) {
+    EXPECT_EQ(sampler.sample(std::vector<float>{0, kInfinity, 0}), 1);
+    EXPECT_LT(sampler.sample(std::vector<float>{-kInfinity, -kInfinity}), 2);
+  }
 }
 
 TEST(TokenSampler, RefusesWhatMakesNoSense) {
