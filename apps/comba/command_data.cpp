@@ -31,7 +31,7 @@ what that field holds comes before it, to be read but not learned. Their paths a
 .zst are decompressed on the way.
 
 The rows of a .parquet file are records too; reading them takes Python with the package pyarrow, and a tokenizer.json
-the package tokenizers. Its ids are decoded later without Python, but no prompt can be encoded then.
+the package tokenizers. Its ids are decoded later without Python; a prompt is encoded by Python again.
 
 Held out for evaluation: by default the documents with md5(relative path) mod 20 == 0, about every 20th; with
 --heldout tail the last 20th of every document, which suits texts of few files.

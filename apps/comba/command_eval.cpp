@@ -31,7 +31,8 @@ namespace {
 constexpr const char* kEvalDetails =
     R"(--data scores the documents of a data set: loss, perplexity and bits per byte, what a compressor driven by the model
 would need. Each document is read from its first to its last byte, with all of it before a byte as that byte's context
-(--carry-state, the default), or cut into windows that know nothing of each other (--window N).
+(--carry-state, the default), or cut into windows that know nothing of each other (--window N). Prompts, which training
+does not learn, are read and not scored.
 
 --last-word scores the last words of texts, as LAMBADA does, one JSON object a line:
   {"text": "She heard it from the sea"}
@@ -60,6 +61,8 @@ struct EvalFlags {
   bool untrained = false;
   bool documents = false;
   bool json = false;
+  bool score_prompts = false;
+  std::string python = "python3";
   int threads = 0;
 };
 
@@ -72,7 +75,8 @@ struct Subject {
 
 Subject load(const EvalFlags& flags) {
   const std::filesystem::path directory = training::find_model_directory(flags.model);
-  Subject subject{.directory = directory, .tokenizer = training::load_tokenizer(directory), .model = nullptr};
+  Subject subject{
+      .directory = directory, .tokenizer = training::load_tokenizer(directory, flags.python), .model = nullptr};
   if (flags.untrained) {
     const auto seed = training::read_training_record(directory).config.seed;
     subject.model = std::make_shared<models::CausalLM>(models::load_model_config(directory / "config.json"));
@@ -96,6 +100,7 @@ void print_model_row(const EvalFlags& flags, const Subject& subject) {
 
 void add_score(Json& json, const evaluation::EvaluationResult& score) {
   json["tokens"] = score.tokens;
+  json["skipped_tokens"] = score.skipped_tokens;
   json["bytes"] = score.bytes;
   json["nats"] = score.nats;
   json["loss"] = score.loss();
@@ -129,6 +134,10 @@ void print_data_result(const EvalFlags& flags, const Subject& subject, const eva
   print_row("split", fmt::format("{} of {}", name_of(flags.split), flags.data.string()));
   print_row("bytes", fmt::format("{} in {} documents, read in {}", format_count(result.bytes),
                                  format_count(result.documents), format_duration(seconds)));
+  print_row("tokens", fmt::format("{} scored{}", format_count(result.tokens),
+                                  result.skipped_tokens == 0
+                                      ? ""
+                                      : fmt::format("; {} of prompts only read", format_count(result.skipped_tokens))));
   if (flags.window > 0) print_row("window", fmt::format("{} tokens", format_count(flags.window)));
   print_row("loss", fmt::format("{:.4f} nats a token", result.loss()));
   print_row("perplexity", fmt::format("{:.3f} a token", result.perplexity()));
@@ -153,7 +162,8 @@ void score_data(const EvalFlags& flags) {
       progress.update(fmt::format("{} of {}, {}/s", format_bytes(bytes), format_bytes(dataset.num_bytes()),
                                   format_bytes(static_cast<std::int64_t>(static_cast<double>(bytes) / elapsed()))));
     };
-    result = evaluation::evaluate(*subject.model, dataset, {.window = flags.window, .on_document = show});
+    result = evaluation::evaluate(*subject.model, dataset,
+                                  {.window = flags.window, .score_prompts = flags.score_prompts, .on_document = show});
   }
   print_data_result(flags, subject, result, elapsed());
 }
@@ -275,9 +285,12 @@ void register_eval(CLI::App& program) {
                             ->type_name("N")
                             ->needs(data);
   command->add_flag("--carry-state")->description("Read documents as a whole (default)")->excludes(window)->needs(data);
+  command->add_flag("--score-prompts", flags->score_prompts, "Score prompts too, which are not learned")->needs(data);
   command->add_flag("--documents", flags->documents, "Print each document's score too")->needs(data);
   command->add_flag("--untrained", flags->untrained, "Score the model as it was before its first step");
   command->add_flag("--json", flags->json, "Print one JSON object (with --documents: one a line)");
+  command->add_option("--python", flags->python, "Python for the texts of a tokenizer.json (default python3)")
+      ->type_name("PROGRAM");
   command->add_option("--threads", flags->threads, "Threads; 0: as many as LibTorch takes by itself")
       ->check(CLI::NonNegativeNumber.description(""))
       ->type_name("N");

@@ -53,6 +53,7 @@ struct GenerateFlags {
   generation::GenerateOptions options;
   bool json = false;
   bool no_echo = false;
+  std::string python = "python3";
   int threads = 0;
 };
 
@@ -83,7 +84,7 @@ void run_generate(GenerateFlags flags) {
   if (flags.threads > 0) at::set_num_threads(flags.threads);
   const std::vector<std::string> texts = read_prompts(flags);
   const std::filesystem::path directory = training::find_model_directory(flags.model);
-  const data::Tokenizer tokenizer = training::load_tokenizer(directory);
+  const data::Tokenizer tokenizer = training::load_tokenizer(directory, flags.python);
   const auto model = models::load_model(directory);
   flags.options.vocab = tokenizer.vocab();
   flags.options.stop_token = tokenizer.bos();  // the next document begins
@@ -93,7 +94,8 @@ void run_generate(GenerateFlags flags) {
   if (!flags.state_in.empty()) before = generation::load_state(*model, tokenizer.to_json(), flags.state_in);
   std::vector<generation::Prompt> prompts;
   for (const std::string& text : texts) {
-    generation::Prompt prompt{.tokens = tokenizer.encode(text), .after = before ? &*before : nullptr};
+    generation::Prompt prompt{.tokens = tokenizer.encode(text, /*starts_document=*/!before),
+                              .after = before ? &*before : nullptr};
     if (!before) prompt.tokens.insert(prompt.tokens.begin(), tokenizer.bos());
     prompts.push_back(std::move(prompt));
   }
@@ -174,6 +176,8 @@ void register_generate(CLI::App& program) {
       ->type_name("N");
   command->add_flag("--no-echo", flags->no_echo, "Do not print the prompt");
   command->add_flag("--json", flags->json, "Print one JSON object a text");
+  command->add_option("--python", flags->python, "Python for the texts of a tokenizer.json (default python3)")
+      ->type_name("PROGRAM");
   command->add_option("--threads", flags->threads, "Threads; 0: as many as LibTorch takes by itself")
       ->check(CLI::NonNegativeNumber.description(""))
       ->type_name("N");

@@ -83,15 +83,14 @@ def pieces_of(tokenizer, description: dict) -> list[bytes]:
     return [piece(id) for id in range(highest + 1)]
 
 
-def tokenizer(path: str) -> None:
-    """First what C++ needs for decoding, as JSON; then the ids of each text that comes in."""
+def tokenizer() -> None:
+    """Reads what a tokenizer.json holds; sends what C++ needs for decoding, as JSON, then the ids of each text."""
     tokenizers = need("tokenizers")
-    with open(path, "rb") as file:
-        content = file.read()
+    content = read_message()
     try:
         tool = tokenizers.Tokenizer.from_buffer(content)
     except Exception as error:
-        sys.exit(f"'{path}' must be a tokenizer.json: {error}")
+        sys.exit(f"the file must be a tokenizer.json: {error}")
     pieces = pieces_of(tool, json.loads(content))
     names = ("<s>", "<bos>", "<|begin_of_text|>", "<|endoftext|>", "[BOS]", "<|startoftext|>")
     bos = next((id for id in map(tool.token_to_id, names) if id is not None), -1)

@@ -2,39 +2,35 @@
 
 #include <cstring>
 
+#include "base/file.h"
 #include "base/message.h"
 #include "data/base64.h"
 #include "data/json.h"
 
 namespace comba::data {
-namespace {
 
-std::vector<std::string> arguments(const std::string& tokenizer_file) {
-  std::vector<std::string> all(2);
-  all[0] = "tokenizer";
-  all[1] = tokenizer_file;
-  return all;
-}
-
-}  // namespace
-
-TableTokenizer::TableTokenizer(const std::string& python, const std::string& tokenizer_json)
-    : python_(python), tokenizer_file_(tokenizer_json) {
-  auto helper = std::make_unique<PythonHelper>(python_, arguments(tokenizer_file_), "pack");
-  json_ = parse_json(helper->receive()).dump();
-  read_json(tokenizer_file_);
+TableTokenizer::TableTokenizer(const std::filesystem::path& file, const std::string& python)
+    : python_(python), file_(read_file(file)) {
+  std::string header;
+  auto helper = start(header, "tokenizer");
+  nlohmann::json json = parse_json(header);
+  json["file"] = to_base64(file_);
+  json_ = json.dump();
+  read_json(file.string());
   idle_.push_back(std::move(helper));
 }
 
-TableTokenizer::TableTokenizer(const std::string& json, const std::string& where, std::nullptr_t) : json_(json) {
+TableTokenizer::TableTokenizer(const std::string& json, const std::string& where, const std::string& python)
+    : python_(python), json_(json) {
   read_json(where);
 }
 
 TableTokenizer::~TableTokenizer() = default;
 
-std::unique_ptr<PythonHelper> TableTokenizer::start() const {
-  auto helper = std::make_unique<PythonHelper>(python_, arguments(tokenizer_file_), "pack");
-  helper->receive();  // the table again
+std::unique_ptr<PythonHelper> TableTokenizer::start(std::string& header, const std::string& shown_as) const {
+  auto helper = std::make_unique<PythonHelper>(python_, std::vector<std::string>{"tokenizer"}, shown_as);
+  helper->send(file_);
+  header = helper->receive();
   return helper;
 }
 
@@ -48,6 +44,10 @@ void TableTokenizer::read_json(const std::string& where) {
   fail_unless(has("bos") && json["bos"].is_number_integer(), "bos must be a whole number");
   fail_unless(has("leading_space") && json["leading_space"].is_boolean(), "leading_space must be true or false");
   fail_unless(has("source_md5") && json["source_md5"].is_string(), "source_md5 must be a text");
+  fail_unless(has("file") && json["file"].is_string(), "file must be a text in base64");
+  auto file = from_base64(json["file"].get_ref<const std::string&>());
+  fail_unless(file.has_value(), "file must be a text in base64");
+  file_ = *std::move(file);
   const auto blob = from_base64(json["pieces"].get_ref<const std::string&>());
   fail_unless(blob.has_value(), "pieces must be a text in base64");
   for (std::string_view rest = *blob; !rest.empty();) {
@@ -72,8 +72,6 @@ std::string TableTokenizer::description() const {
 
 void TableTokenizer::append_ids(std::string_view text, bool, std::vector<std::uint32_t>& ids) const {
   if (text.empty()) return;
-  require(!python_.empty(), ErrorCode::unsupported,
-          "[Tokenizer] the ids of a tokenizer.json are made only while packing; got a text to encode without Python");
   std::unique_ptr<PythonHelper> helper;
   {
     const std::lock_guard lock(mutex_);
@@ -82,7 +80,8 @@ void TableTokenizer::append_ids(std::string_view text, bool, std::vector<std::ui
       idle_.pop_back();
     }
   }
-  if (helper == nullptr) helper = start();
+  std::string header;
+  if (helper == nullptr) helper = start(header, "tokenizer");
   helper->send(text);
   const std::string answer = helper->receive();
   const std::size_t before = ids.size(), count = answer.size() / sizeof(std::uint32_t);

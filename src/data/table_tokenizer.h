@@ -1,5 +1,6 @@
 #pragma once
 
+#include <filesystem>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -14,10 +15,10 @@ namespace comba::data {
 /// The ids of a Hugging Face tokenizer.json: encoded by Python's package tokenizers, decoded here from a table.
 class TableTokenizer : public TokenizerModel {
  public:
-  /// One that also encodes: runs `python` with the file. Throws Error (io) with what Python said.
-  TableTokenizer(const std::string& python, const std::string& tokenizer_json);
-  /// From to_json(). It decodes only. Throws Error (io) naming `where`.
-  TableTokenizer(const std::string& json, const std::string& where, std::nullptr_t);
+  /// Of a file tokenizer.json. Throws Error (io) with what `python` said of it.
+  TableTokenizer(const std::filesystem::path& file, const std::string& python);
+  /// From to_json(); runs `python` only when there is a text to encode. Throws Error (io) naming `where`.
+  TableTokenizer(const std::string& json, const std::string& where, const std::string& python);
   ~TableTokenizer() override;
 
   std::string to_json() const override { return json_; }
@@ -31,9 +32,11 @@ class TableTokenizer : public TokenizerModel {
  private:
   std::int64_t num_pieces() const { return static_cast<std::int64_t>(ends_.size()); }
   void read_json(const std::string& where);
-  std::unique_ptr<PythonHelper> start() const;
+  /// A helper that has read `file_` and sent `header`, the JSON of this tokenizer but for the file itself.
+  std::unique_ptr<PythonHelper> start(std::string& header, const std::string& shown_as) const;
 
-  std::string python_, tokenizer_file_;  // empty: decodes only
+  std::string python_;
+  std::string file_;  // what tokenizer.json holds
   std::string json_;
   std::string source_md5_;
   std::int64_t bos_ = -1;

@@ -21,13 +21,13 @@ std::string base64_field(const nlohmann::json& json, const char* key, const std:
 
 }  // namespace
 
-Tokenizer Tokenizer::from_json(const std::string& json_text, const std::string& where) {
+Tokenizer Tokenizer::from_json(const std::string& json_text, const std::string& where, const std::string& python) {
   const nlohmann::json json = parse_json(json_text);
   require(json.is_object(), ErrorCode::io, "[Tokenizer] '", where, "' must hold a JSON object");
   const auto found = json.find("type");
   const std::string type = found != json.end() && found->is_string() ? found->get<std::string>() : "";
   if (type == "bytes") return Tokenizer();
-  if (type == "table") return Tokenizer(std::make_shared<TableTokenizer>(json.dump(), where, nullptr));
+  if (type == "table") return Tokenizer(std::make_shared<TableTokenizer>(json.dump(), where, python));
   require(type == "sentencepiece", ErrorCode::io, "[Tokenizer] '", where,
           "': type must be \"bytes\", \"sentencepiece\" or \"table\"; got ",
           found == json.end() ? "nothing" : shown(*found));
@@ -35,7 +35,7 @@ Tokenizer Tokenizer::from_json(const std::string& json_text, const std::string& 
 }
 
 Tokenizer Tokenizer::from_hugging_face(const std::filesystem::path& path, const std::string& python) {
-  return Tokenizer(std::make_shared<TableTokenizer>(python, path.string()));
+  return Tokenizer(std::make_shared<TableTokenizer>(path, python));
 }
 
 Tokenizer Tokenizer::from_sentencepiece(const std::filesystem::path& path) {
@@ -46,9 +46,9 @@ std::string Tokenizer::to_json() const { return model_ ? model_->to_json() : R"(
 
 std::string Tokenizer::description() const { return model_ ? model_->description() : "bytes"; }
 
-std::vector<std::int64_t> Tokenizer::encode(std::string_view text) const {
+std::vector<std::int64_t> Tokenizer::encode(std::string_view text, bool starts_document) const {
   std::vector<std::uint32_t> ids;
-  append_ids(text, /*starts_document=*/true, ids);
+  append_ids(text, starts_document, ids);
   return {ids.begin(), ids.end()};
 }
 

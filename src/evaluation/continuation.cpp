@@ -56,7 +56,7 @@ std::vector<std::int64_t> continuation_tokens(const data::Tokenizer& tokenizer, 
   const std::vector<std::int64_t> before = tokenizer.encode(context);
   std::vector<std::int64_t> whole = tokenizer.encode(std::string(context) + std::string(continuation));
   const bool adds = whole.size() > before.size() && std::equal(before.begin(), before.end(), whole.begin());
-  if (!adds) return tokenizer.encode(continuation);
+  if (!adds) return tokenizer.encode(continuation, /*starts_document=*/false);
   whole.erase(whole.begin(), whole.begin() + static_cast<std::ptrdiff_t>(before.size()));
   return whole;
 }

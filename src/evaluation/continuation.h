@@ -26,7 +26,7 @@ std::vector<ContinuationScore> score_continuations(models::CausalLM& model, std:
 std::vector<std::int64_t> context_tokens(const data::Tokenizer& tokenizer, std::string_view context);
 
 /// What the tokens of the whole text add to those of `context`; where they do not begin with those, the tokens of
-/// `continuation` by itself.
+/// `continuation` by itself, as it is within a document.
 std::vector<std::int64_t> continuation_tokens(const data::Tokenizer& tokenizer, std::string_view context,
                                               std::string_view continuation);
 

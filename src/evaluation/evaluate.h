@@ -13,8 +13,9 @@ namespace comba::evaluation {
 /// What one document, or several together, cost to predict.
 struct EvaluationResult {
   double nats = 0;          ///< total cross entropy
-  std::int64_t tokens = 0;  ///< tokens predicted: all but each document's BOS
+  std::int64_t tokens = 0;  ///< tokens scored: all but each document's BOS and, where prompts are not scored, theirs
   std::int64_t bytes = 0;   ///< of text those tokens stand for
+  std::int64_t skipped_tokens = 0;  ///< of prompts, which were read but not scored
   std::int64_t documents = 0;
 
   double loss() const;           ///< nats / tokens
@@ -29,17 +30,21 @@ struct EvaluationOptions {
   /// tokens are predicted; a token's context is what lies before it in its window, and the first one's is its
   /// predecessor.
   std::int64_t window = 0;
+  /// Also what the loss mask of the data set says is not learned. Without: as in training, that is only read.
+  bool score_prompts = false;
   /// Called after each document with its own score.
   std::function<void(const data::Document& document, const EvaluationResult& score)> on_document = nullptr;
 };
 
 /// Scores every document of a split from its first to its last token, each from an empty state. BOS conditions and is
 /// not predicted. The softmax is over all rows of the model, padding rows included.
-/// Throws Error(invalid_argument) for an empty split, a chunk_length below 1, a window below 0, or ids outside the
-/// model's vocabulary.
+/// Throws Error(invalid_argument) for a split without a token to score, a chunk_length below 1, a window below 0, or
+/// ids outside the model's vocabulary.
 EvaluationResult evaluate(models::CausalLM& model, const data::TokenDataset& dataset, const EvaluationOptions& options);
 
-/// Cross entropy in nats of ids[1..], each given all ids before it.
-double score_document(models::CausalLM& model, std::span<const std::int64_t> ids, std::int64_t chunk_length);
+/// Cross entropy in nats of ids[1..], each given all ids before it; only of those whose `labels`, when given, are not
+/// data::kIgnoredLabel.
+double score_document(models::CausalLM& model, std::span<const std::int64_t> ids, std::int64_t chunk_length,
+                      std::span<const std::int64_t> labels = {});
 
 }  // namespace comba::evaluation

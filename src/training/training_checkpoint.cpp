@@ -86,9 +86,9 @@ void load_initial_weights(models::CausalLM& model, const fs::path& directory, co
   models::load_weights(model, directory);
 }
 
-data::Tokenizer load_tokenizer(const fs::path& directory) {
+data::Tokenizer load_tokenizer(const fs::path& directory, const std::string& python) {
   const fs::path path = directory / kTokenizerFile;
-  return data::Tokenizer::from_json(read_file(path), path.string());
+  return data::Tokenizer::from_json(read_file(path), path.string(), python);
 }
 
 }  // namespace comba::training

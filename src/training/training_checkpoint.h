@@ -41,7 +41,8 @@ Trainer load_training_checkpoint(const std::filesystem::path& directory, const M
 /// invalid_argument when the directory says that its ids are of another tokenizer than the data's.
 void load_initial_weights(models::CausalLM& model, const std::filesystem::path& directory, const Mixture& dataset);
 
-/// The tokenizer that a model directory's ids are of. Throws Error(io) when it does not say.
-data::Tokenizer load_tokenizer(const std::filesystem::path& directory);
+/// The tokenizer that a model directory's ids are of; `python` as for Tokenizer::from_json. Throws Error(io) when the
+/// directory does not say.
+data::Tokenizer load_tokenizer(const std::filesystem::path& directory, const std::string& python = "python3");
 
 }  // namespace comba::training

@@ -217,7 +217,7 @@ def test_a_hugging_face_tokenizer_packs(comba):
         blob = blob[4 + size :]
     assert b"".join(pieces[id] for id in packed_ids(comba.folder / "data")).decode() == "".join(texts)
     (comba.folder / "tokenizer.json").write_text("{")
-    assert "'tokenizer.json' must be a tokenizer.json" in comba.fail(1, *pack, "--out", "more")
+    assert "the file must be a tokenizer.json" in comba.fail(1, *pack, "--out", "more")
 
 
 def test_parquet_rows_are_records(comba):

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <filesystem>
 #include <string>
 #include <vector>
 
@@ -61,6 +62,25 @@ TEST_F(Judgement, ContinuationsCostWhatTheyAddToTheirContext) {
     }
     EXPECT_TRUE(scores[3].is_likeliest && scores[4].is_likeliest);
   }
+}
+
+TEST(ContinuationTokens, ThereIsNoDocumentsStartWithinOne) {
+  // A model that puts a space before each document.
+  const auto tokenizer = data::Tokenizer::from_sentencepiece(std::filesystem::path(COMBA_SOURCE_DIR) /
+                                                             "tests/data/fixtures/prefix_bpe.model");
+  ASSERT_NE(tokenizer.encode("e"), tokenizer.encode("e", /*starts_document=*/false));
+  int by_themselves = 0;
+  const std::string text = "the state of the system decays";
+  for (std::size_t border = 1; border + 1 < text.size(); ++border) {
+    const std::string context = text.substr(0, border), rest = text.substr(border);
+    std::vector<std::int64_t> whole = context_tokens(tokenizer, context);
+    const std::vector<std::int64_t> ids = continuation_tokens(tokenizer, context, rest);
+    whole.insert(whole.end(), ids.begin(), ids.end());
+    EXPECT_EQ(tokenizer.decode(whole), text) << "cut at " << border;
+    std::vector<std::int64_t> at_once = context_tokens(tokenizer, text);
+    by_themselves += whole != at_once;
+  }
+  EXPECT_GT(by_themselves, 0) << "no cut was within a piece";
 }
 
 TEST_F(Judgement, ContinuationsMustBeSomethingTheModelKnows) {

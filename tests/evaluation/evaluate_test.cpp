@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <fstream>
 #include <numeric>
 #include <vector>
 
@@ -66,6 +67,49 @@ TEST_F(Evaluate, DocumentsDoNotSeeEachOther) {
     sum += score_document(model_, ids, 2048);
   }
   EXPECT_NEAR(evaluate(model_, heldout_, {}).nats, sum, 1e-9 * sum);
+}
+
+TEST_F(Evaluate, PromptsAreReadAndNotScored) {
+  const testing::TemporaryDirectory directory;
+  std::ofstream(directory.path() / "a.jsonl") << R"({"q": "what decays? ", "text": "the state\u00e9"})"
+                                              << "\n"
+                                              << R"({"q": "", "text": "all of this"})"
+                                              << "\n";
+  data::pack({.inputs = {directory.path() / "a.jsonl"},
+              .output = directory.path() / "data",
+              .records = {.text = "text", .prompt = "q"}});
+  const auto dataset = data::TokenDataset::open(directory.path() / "data", data::Split::train);
+  ASSERT_EQ(dataset.num_documents(), 2);
+  ASSERT_TRUE(dataset.has_loss_mask());
+
+  // By hand: the answer costs what it adds to its prompt.
+  std::vector<std::int64_t> ids(static_cast<std::size_t>(dataset.num_tokens()));
+  dataset.read_tokens(0, ids);
+  const std::span<const std::int64_t> first(ids.data(), static_cast<std::size_t>(dataset.document(0).num_tokens));
+  const std::span<const std::int64_t> second = std::span<const std::int64_t>(ids).subspan(first.size());
+  const std::int64_t prompt = std::string("what decays? ").size(), answer = std::string("the state\xC3\xA9").size();
+  const double all = score_document(model_, first, 2048),
+               of_prompt = score_document(model_, first.first(prompt + 1), 2048);
+  const double other = score_document(model_, second, 2048);
+
+  std::vector<EvaluationResult> scores;
+  for (const std::int64_t chunk : {5, 2048}) {
+    scores.clear();
+    const auto note = [&](const data::Document&, const EvaluationResult& score) { scores.push_back(score); };
+    const auto result = evaluate(model_, dataset, {.chunk_length = chunk, .on_document = note});
+    EXPECT_NEAR(result.nats, all - of_prompt + other, 1e-3);
+    EXPECT_EQ(result.tokens, answer + 11);
+    EXPECT_EQ(result.bytes, answer + 11);
+    EXPECT_EQ(result.skipped_tokens, prompt);
+    EXPECT_EQ(scores[0].tokens, answer);
+    EXPECT_EQ(scores[1].skipped_tokens, 0);
+  }
+  EXPECT_EQ(evaluate(model_, dataset, {.window = 4}).tokens, answer + 11);
+  const auto with_prompts = evaluate(model_, dataset, {.score_prompts = true});
+  EXPECT_NEAR(with_prompts.nats, all + other, 1e-3);
+  EXPECT_EQ(with_prompts.tokens, prompt + answer + 11);
+  EXPECT_EQ(with_prompts.bytes, dataset.num_bytes());
+  EXPECT_EQ(with_prompts.skipped_tokens, 0);
 }
 
 TEST_F(Evaluate, AModelThatKnowsNothingNeedsAsManyBitsAsItsVocabularyHas) {
