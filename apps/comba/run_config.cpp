@@ -98,6 +98,8 @@ void RunConfig::assign(const std::string& assignment) {
       change = parse(toml_text(value));  // a text without quotes
     } catch (const toml::parse_error& error) {
       throw Error(kUsage, concat("[config] ", place, ": ", error.description()));
+    } catch (const nlohmann::json::exception&) {
+      throw Error(kUsage, concat("[config] ", key, " must be text in UTF-8; got '", value, "'"));
     }
   }
   merge(settings_, std::move(change));

@@ -1,5 +1,6 @@
 """Run files: what is in force, and what is wrong with them."""
 
+import subprocess
 import tomllib
 
 import pytest
@@ -39,6 +40,7 @@ def train(comba):
         return comba.fail(exit_code, "train", "--config", "run.toml", *arguments)
 
     settings.complaint = complaint
+    settings.program = comba
     settings.file = comba.folder / "run.toml"
     return settings
 
@@ -125,6 +127,15 @@ def test_a_file_that_is_not_there(comba):
 
 def test_a_model_is_needed(comba):
     assert "[train] needs a model" in comba.fail(2, "train", "--data", "data", "--out", "run", "--print-config")
+
+
+def test_a_setting_that_is_no_utf8_is_told(train):
+    result = subprocess.run(
+        [train.program.path, "train", "--config", "run.toml", "--out", b"run\x81", "--print-config"],
+        cwd=train.file.parent, capture_output=True,
+    )  # fmt: skip
+    assert result.returncode == 2 and result.stdout == b""
+    assert result.stderr == b"comba: error: [config] output.path must be text in UTF-8; got 'run\x81'\n"
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.toml")), ids=lambda path: path.name)
