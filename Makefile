@@ -82,7 +82,7 @@ gpu-test: ## the tests of the GPU code alone; with COMBA_CUDA=ON and no GPU each
 	@$(MAKE) --no-print-directory build COMBA_CUDA=ON
 	@$(ctest) $(build) -L '^gpu$$'
 
-bench: build ## measure the operator and published ones beside it; writes docs/benchmarks.md
+bench: build ## measure operator and training step beside published ones; writes docs/benchmarks.md
 	@$(python) scripts/bench.py
 
 fuzz: setup ## feed hostile input to every fuzz target, FUZZ_SECONDS each

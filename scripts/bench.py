@@ -1,20 +1,26 @@
 """Measures the operator on this machine's CPU, and the published implementations beside it, and writes the results:
-docs/benchmarks/operator-cpu.json, and from it docs/benchmarks.md (--table only writes that again)."""
+docs/benchmarks/operator-cpu.json; then training steps, docs/benchmarks/training-cpu.json; and from both
+docs/benchmarks.md (--table only writes that again)."""
 
 import argparse
 import json
+import os
 import pathlib
+import statistics
 import subprocess
 import sys
+import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "docs/benchmarks/operator-cpu.json"
+TRAINING = ROOT / "docs/benchmarks/training-cpu.json"
 PAGE = ROOT / "docs/benchmarks.md"
 REQUIREMENTS = "scripts/requirements-bench.txt"
 
 INTRODUCTION = """# Benchmarks
 
-Made by `make bench` (`scripts/bench.py`) from [operator-cpu.json](benchmarks/operator-cpu.json), which holds every repetition.
+Made by `make bench` (`scripts/bench.py`) from [operator-cpu.json](benchmarks/operator-cpu.json) and
+[training-cpu.json](benchmarks/training-cpu.json), which hold every repetition.
 Each time is the median of the repetitions; rows take turns, so that a slow minute of the machine meets all of them.
 Every rate stands beside the best this machine did in the same run: a large matrix product, or an update in place of as many bytes.
 FLOP are those of the chunk form (163,840 forward and 393,216 backward a token and head at D = 128); bytes are those of the state, read and written.
@@ -23,21 +29,58 @@ FLOP are those of the chunk form (163,840 forward and 393,216 backward a token a
 """
 
 
+CONFIG = "configs/demo.toml"
+ROUNDS, OUR_STEPS, THEIR_STEPS = 5, 30, 10
+
+
+def _write(path: pathlib.Path, results: dict) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(results, indent=1) + "\n")
+
+
+def _commit() -> str:
+    describe = ["git", "describe", "--always", "--dirty"]
+    return subprocess.run(describe, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+
+
+# Threads that wait by spinning make each other slow where another program runs beside them.
+QUIET = {**os.environ, "OMP_WAIT_POLICY": "passive"}
+
+
+def our_steps(folder: pathlib.Path, name: str) -> list[float]:
+    """Seconds of each training step of the program, but for the first ones."""
+    run = ["build/release/bin/comba", "train", "--config", CONFIG, "--data", folder / "data", "--out", folder / name]
+    subprocess.run([*run, "--set", f"train.steps={OUR_STEPS}"], cwd=ROOT, env=QUIET, check=True, capture_output=True)
+    lines = (folder / name / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line)["seconds"] for line in lines][3:]
+
+
+def measure_training() -> None:
+    """Rounds of steps, ours and then theirs, so that a slow minute of the machine meets both."""
+    ours, theirs = [], []
+    peer = [sys.executable, "benchmarks/peers/pytorch_train_step.py", "--config", CONFIG, "--steps", str(THEIR_STEPS)]
+    with tempfile.TemporaryDirectory() as folder:
+        data = pathlib.Path(folder) / "data"
+        pack = ["build/release/bin/comba", "data", "pack", "src", "--out", data]
+        subprocess.run(pack, cwd=ROOT, check=True, capture_output=True)
+        for number in range(ROUNDS):
+            ours.append(our_steps(data.parent, f"run{number}"))
+            told = subprocess.run(peer, cwd=ROOT, env=QUIET, check=True, capture_output=True, text=True).stdout
+            theirs.append(json.loads(told))
+    _write(TRAINING, {"command": "make bench", "commit": _commit(), "config": CONFIG, "comba": ours, "pytorch": theirs})
+
+
 def measure() -> None:
-    if not _installed():
-        subprocess.run(_install_command(), cwd=ROOT, check=True)
     ours, peer = ROOT / "build/operator.json", ROOT / "build/transformers.json"
     subprocess.run(["build/release/bin/comba", "bench", "operator", "--device", "cpu", "--json", ours], cwd=ROOT, check=True)
     subprocess.run([sys.executable, "benchmarks/peers/transformers_delta_rule.py", "--json", peer], cwd=ROOT, check=True)
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=True)
     results = {
         "command": "make bench",
-        "commit": commit.stdout.strip(),
+        "commit": _commit(),
         "comba": json.loads(ours.read_text()),
         "transformers": json.loads(peer.read_text()),
     }
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    _write(RESULTS, results)
 
 
 def _installed() -> bool:
@@ -51,7 +94,30 @@ def _install_command() -> list[str]:
     return pip if has_pip else uv
 
 
-def page(results: dict) -> str:
+def training_section(training: dict) -> list[str]:
+    rounds = training["pytorch"]
+    first = rounds[0]
+    ours = statistics.median(seconds for steps in training["comba"] for seconds in steps)
+    theirs = statistics.median(seconds for each in rounds for seconds in each["seconds"])
+    ratios = [statistics.median(each["seconds"]) / statistics.median(steps) for steps, each in zip(training["comba"], rounds)]
+    ceiling = 2 * 2048**3 / statistics.median(each["sgemm_seconds"] for each in rounds)
+    rows = [
+        "\n## A training step on CPU\n",
+        f"The model of `{training['config']}` ({first['parameters']:,} parameters, {first['tokens']:,} tokens a step), by `comba train` "
+        f"and by plain PyTorch modules around transformers' fallback ([pytorch_train_step.py](../benchmarks/peers/pytorch_train_step.py); "
+        f"{first['program']}), fp32, {first['threads']} threads, in turns; commit {training['commit']}. A step is {first['flop'] / 1e9:.1f} GFLOP of matrix "
+        f"products and operator; the ceiling is the rate of a matrix product of 2048, {ceiling / 1e9:.1f} GFLOP/s.\n",
+        "| training step | ms | tokens/s | of the ceiling |",
+        "|---|---:|---:|---:|",
+    ]
+    for name, seconds in (("comba train", ours), ("plain PyTorch", theirs)):
+        share = first["flop"] / seconds / ceiling
+        rows.append(f"| {name} | {seconds * 1e3:.1f} | {first['tokens'] / seconds:,.0f} | {share:.0%} |")
+    rows.append(f"\nRatio of the medians: {theirs / ours:.2f}; of the single rounds: {', '.join(f'{r:.2f}' for r in ratios)}.")
+    return rows
+
+
+def page(results: dict, training: dict) -> str:
     """The text of docs/benchmarks.md."""
     ours, peer = results["comba"], results["transformers"]
     context = ours["context"]
@@ -77,15 +143,22 @@ def page(results: dict) -> str:
     for row in peer["rows"]:
         theirs, mine = row["median_seconds"], our_seconds[row["name"]]
         lines.append(f"| {row['name']} | {theirs * 1e3:.2f} | {mine * 1e3:.2f} | {theirs / mine:.1f} |")
+    lines += training_section(training)
     return "\n".join(lines) + "\n"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--table", action="store_true", help="write docs/benchmarks.md from the results there are")
-    if not parser.parse_args().table:
-        measure()
-    PAGE.write_text(page(json.loads(RESULTS.read_text())))
+    parser.add_argument("--training", action="store_true", help="measure training steps only, and keep the other results")
+    options = parser.parse_args()
+    if not options.table:
+        if not _installed():
+            subprocess.run(_install_command(), cwd=ROOT, check=True)
+        if not options.training:
+            measure()
+        measure_training()
+    PAGE.write_text(page(json.loads(RESULTS.read_text()), json.loads(TRAINING.read_text())))
     print(f"wrote {PAGE.relative_to(ROOT)}")
 
 

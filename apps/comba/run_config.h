@@ -1,6 +1,5 @@
 #pragma once
 
-#include <toml++/toml.h>
 #include <cstdint>
 #include <filesystem>
 #include <map>
@@ -8,6 +7,8 @@
 #include <optional>
 #include <string>
 #include <vector>
+
+#include "toml.h"
 
 namespace CLI {
 class App;

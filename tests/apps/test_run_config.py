@@ -129,6 +129,15 @@ def test_a_model_is_needed(comba):
     assert "[train] needs a model" in comba.fail(2, "train", "--data", "data", "--out", "run", "--print-config")
 
 
+def test_letters_beyond_ascii_are_told_of_or_kept(train):
+    assert train("--set", "output.path=\u00e9t\u00e9")["output"]["path"] == "\u00e9t\u00e9"
+    text = train.file.read_text()
+    train.file.write_text(text.replace("steps", "\u00e9 = 1\nsteps"))
+    assert "run.toml, line 12" in train.complaint()
+    train.file.write_text(text.replace("steps = 7", "steps\u00e9= 7"))
+    assert "run.toml, line 12" in train.complaint()
+
+
 def test_a_setting_that_is_no_utf8_is_told(train):
     result = subprocess.run(
         [train.program.path, "train", "--config", "run.toml", "--out", b"run\x81", "--print-config"],
