@@ -106,10 +106,12 @@ Entry parse_entry(const Checker& check, const std::string& name, const Json& jso
   entry.type = dtype->type;
 
   uint64_t bytes = c10::elementSize(entry.type);
+  int64_t stride = 1;  // LibTorch computes them of empty tensors too
   for (const Json& size : json["shape"]) {
     const uint64_t value = check.whole_number(size, name);
-    check.rule(value <= INT64_MAX && !__builtin_mul_overflow(bytes, value, &bytes), "the size of ", name,
-               " must fit in 64 bits; got ", json["shape"].dump());
+    check.rule(value <= INT64_MAX && !__builtin_mul_overflow(bytes, value, &bytes) &&
+                   !__builtin_mul_overflow(stride, std::max<int64_t>(static_cast<int64_t>(value), 1), &stride),
+               "the size of ", name, " must fit in 64 bits; got ", json["shape"].dump());
     entry.sizes.push_back(static_cast<int64_t>(value));
   }
   entry.begin = check.whole_number(json["data_offsets"][0], name);
@@ -148,7 +150,7 @@ at::Tensor make_tensor(const Entry& entry, std::span<const std::byte> data, cons
   if (reinterpret_cast<std::uintptr_t>(bytes) % c10::elementSize(entry.type) != 0) {
     // The format allows elements at any address, C++ does not.
     at::Tensor copy = at::empty(entry.sizes, entry.type);
-    std::memcpy(copy.mutable_data_ptr(), bytes, entry.end - entry.begin);
+    if (copy.numel() > 0) std::memcpy(copy.mutable_data_ptr(), bytes, entry.end - entry.begin);
     return copy;
   }
   // LibTorch knows no tensor of const elements; the mapping itself is read-only.

@@ -8,6 +8,8 @@ import subprocess
 
 import pytest
 
+from apps.program import Program
+
 SHELLS = ("bash", "zsh", "fish")
 
 
@@ -20,9 +22,12 @@ def flags(help_text: str) -> set[str]:
     return {name for names in re.findall(r"^  (-[^\s]*)", help_text, re.MULTILINE) for name in names.split(",")}
 
 
-@pytest.fixture
-def folder(comba):
-    """A folder with things whose names a completion may offer."""
+@pytest.fixture(scope="module")
+def folder(comba_program, tmp_path_factory) -> Program:
+    """A folder with the scripts, and with things whose names a completion may offer."""
+    comba = Program(comba_program, tmp_path_factory.mktemp("completion"))
+    for shell in SHELLS:
+        (comba.folder / f"for.{shell}").write_text(comba.succeed("completion", shell))
     for name in ("data.dir", "data two"):
         (comba.folder / name).mkdir()
     (comba.folder / "data.txt").touch()
@@ -41,22 +46,27 @@ def run_shell(comba, shell: str, script: str) -> list[str]:
     return result.stdout.splitlines()
 
 
-def bash(comba, line: str) -> list[str]:
-    """What bash offers for the last word of `line`, split as readline splits it."""
+def bash_call(line: str) -> str:
+    """Completes the last word of `line`, split as readline splits it."""
     words = [part for word in shlex.split(line) for part in re.split(r"(=)", word) if part]
     words += [""] if line.endswith((" ", "=")) else []
-    script = f"""
-        source <(comba completion bash)
-        complete -p comba > /dev/null || exit 1
+    return f"""
         COMP_WORDS=({shlex.join(words)}); COMP_CWORD={len(words) - 1}
         _comba comba {shlex.quote(words[-1])} {shlex.quote(words[-2])}
-        printf '%s\\n' "${{COMPREPLY[@]}}"
+        printf '%s ' {shlex.quote(line)}; printf '\\t%s' "${{COMPREPLY[@]}}"; echo
     """
-    return sorted(offer for offer in run_shell(comba, "bash", script) if offer)
+
+
+def bash(comba, *lines: str) -> list[list[str]]:
+    """What bash offers for each line."""
+    script = "source for.bash; complete -p comba > /dev/null || exit 1\n" + "".join(map(bash_call, lines))
+    printed = run_shell(comba, "bash", script)
+    assert len(printed) == len(lines)
+    return [sorted(offer for offer in line.split("\t")[1:] if offer) for line in printed]
 
 
 def fish(comba, line: str) -> list[str]:
-    offers = run_shell(comba, "fish", f"comba completion fish | source; complete -C {shlex.quote(line)}")
+    offers = run_shell(comba, "fish", f"source for.fish; complete -C {shlex.quote(line)}")
     return sorted(offer.split("\t")[0] for offer in offers)
 
 
@@ -79,7 +89,7 @@ OFFERS = [
 
 @pytest.mark.parametrize("line, offers", OFFERS)
 def test_bash_completes(folder, line, offers):
-    assert bash(folder, line) == offers
+    assert bash(folder, line) == [offers]
 
 
 @pytest.mark.parametrize("line, offers", OFFERS)
@@ -90,20 +100,23 @@ def test_fish_completes(folder, line, offers):
 
 
 def test_every_command_and_flag_is_offered(folder):
-    commands = [()]
+    known, commands = {}, [()]
     while commands:
         command = commands.pop()
         help_text = folder.succeed(*command, "--help")
-        names = [name for name in subcommands(help_text) if name != "bench"]  # a program of its own
-        commands += [(*command, name) for name in names]
-        line = " ".join(("comba", *command))
-        assert set(bash(folder, f"{line} -")) == flags(help_text), line
-        assert {"--help", "-h"} <= flags(help_text)
-        if names:
-            assert [name for name in bash(folder, f"{line} ") if name != "bench"] == sorted(names)
-        for shell in SHELLS:
-            script = folder.succeed("completion", shell)
-            for name in (*names, *flags(help_text)):
+        names = subcommands(help_text)
+        commands += [(*command, name) for name in names if name != "bench"]  # bench is a program of its own
+        known[" ".join(("comba", *command))] = (sorted(names), flags(help_text))
+    assert "comba data pack" in known
+    offered = bash(folder, *(f"{line} -" for line in known), *(f"{line} " for line in known))
+    for (line, (names, of_line)), for_flag, for_word in zip(known.items(), offered, offered[len(known) :]):
+        assert {"--help", "-h"} <= of_line
+        assert set(for_flag) == of_line, line
+        assert not names or for_word == names, line
+    for shell in SHELLS:
+        script = (folder.folder / f"for.{shell}").read_text()
+        for line, (names, of_line) in known.items():
+            for name in (*names, *of_line):
                 assert name.lstrip("-") in script, f"{shell}: {line} {name}"
 
 
@@ -116,7 +129,7 @@ def zsh(comba, line: str) -> list[str]:
         compset() {{ PREFIX=${{PREFIX#*=}} }}
         _describe() {{ local list=${{@[-1]}}; print -l -- ${{${{(P@)list}}%%:*}} }}
         _files() {{ [[ $1 == -/ ]] && print -l -- *(/) || print -l -- * }}
-        eval "$(comba completion zsh)"
+        source ./for.zsh
         words=({shlex.join(words)}) CURRENT={len(words)} PREFIX={shlex.quote(words[-1])}
         _comba
         print -r -- "PREFIX $PREFIX"
