@@ -62,7 +62,7 @@ class TrainDisplay : public training::TrainObserver {
   void on_start(const models::CausalLM& model, std::int64_t first_step) override {
     std::int64_t num_parameters = 0;
     for (const at::Tensor& parameter : model.parameters()) num_parameters += parameter.numel();
-    const std::string processes = num_processes_ > 1 ? fmt::format("{} processes of ", num_processes_) : "";
+    const std::string processes = num_processes_ > 1 ? fmt::format("{} processes, each with ", num_processes_) : "";
     progress_.note(fmt::format("model: {} parameters; {} steps of {} tokens; {}{} threads",
                                format_count(num_parameters), format_count(num_steps_), format_count(tokens_per_step_),
                                processes, at::get_num_threads()));

@@ -1,5 +1,6 @@
 #include "distributed/roster.h"
 
+#include <c10/util/Flags.h>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
@@ -7,6 +8,8 @@
 #include <vector>
 
 #include "base/message.h"
+
+C10_DECLARE_int(caffe2_log_level);
 
 namespace comba::distributed {
 namespace {
@@ -20,12 +23,16 @@ constexpr std::chrono::seconds kSigningTime{3};
 constexpr const char* kArrived = "arrived";
 constexpr const char* kTold = "told";
 constexpr const char* kSigned = "signed/";
+constexpr const char* kLeft = "left";
+
+bool serves_store(const Launch& launch) { return launch.rank == 0 && !launch.launcher_has_store; }
 
 /// `patience` for the first contact: rank 0, or its machine, may come later than this process.
 c10::intrusive_ptr<c10d::Store> connect(const Launch& launch, std::chrono::milliseconds patience) {
+  FLAGS_caffe2_log_level = 3;  // c10d logs what it also throws, with a stack
   c10d::TCPStoreOptions options;
   options.port = launch.port;
-  options.isServer = launch.rank == 0 && !launch.launcher_has_store;
+  options.isServer = serves_store(launch);
   options.waitWorkers = false;
   options.timeout = patience;
   try {
@@ -36,6 +43,21 @@ c10::intrusive_ptr<c10d::Store> connect(const Launch& launch, std::chrono::milli
                                       "process ", launch.rank, " cannot ", options.isServer ? "listen at " : "reach ",
                                       launch.address, ':', launch.port));
   }
+}
+
+/// `ranks`: "1, 3" in the text.
+std::string loss_of(const std::vector<int>& ranks, int size) {
+  std::string processes;
+  for (const int rank : ranks) processes += concat(processes.empty() ? "" : ", ", rank);
+  return concat("[distributed] lost process ", processes, " of ", size,
+                " (ranks count from 0): it ended without a word, or does not answer; was it killed, or out of memory?");
+}
+
+/// Polls until `holds`, for as long as others need to sign.
+template <class Condition>
+void wait_until(Condition&& holds) {
+  const auto deadline = steady_clock::now() + kSigningTime;
+  while (!holds() && steady_clock::now() < deadline) std::this_thread::sleep_for(kPoll);
 }
 
 }  // namespace
@@ -61,6 +83,8 @@ bool Roster::tells_failure() {
   try {
     const bool first = store_->add(kTold, 1) == 1;
     store_->set(concat(kSigned, rank()), std::string("failed"));
+    if (serves_store(launch_)) wait_until([&] { return missing_processes().empty(); });
+    leave();
     return first;
   } catch (const std::exception&) {
     return true;  // nobody can be asked: twice is better than never
@@ -70,29 +94,30 @@ bool Roster::tells_failure() {
 std::optional<std::string> Roster::tells_loss(const std::string& symptom) {
   try {
     store_->set(concat(kSigned, rank()), std::string("lost"));
-    const auto deadline = steady_clock::now() + kSigningTime;
-    while (!missing_processes().empty() && steady_clock::now() < deadline) {
-      if (store_->add(kTold, 0) > 0) return std::nullopt;
-      std::this_thread::sleep_for(kPoll);
-    }
-    if (store_->add(kTold, 1) > 1) return std::nullopt;
-    const std::string missing = missing_processes();
-    if (missing.empty()) return symptom;
-    return concat(
-        "[distributed] lost process ", missing, " of ", size(),
-        " (ranks count from 0): it ended without a word, or does not answer; was it killed, or out of memory?");
-  } catch (const std::exception&) {
-    return concat("[distributed] process ", rank(), " lost the others, and ", launch_.address, ':', launch_.port,
-                  " where they met");
+    wait_until([&] { return store_->add(kTold, 0) > 0 || missing_processes().empty(); });
+    const bool first = store_->add(kTold, 1) == 1;
+    const std::vector<int> missing = missing_processes();
+    leave();
+    if (!first) return std::nullopt;
+    return missing.empty() ? symptom : loss_of(missing, size());
+  } catch (const std::exception&) {  // the store is gone, and with it the process that served it
+    return launch_.launcher_has_store ? symptom : loss_of({0}, size());
   }
 }
 
-/// "1, 3": those that have not signed.
-std::string Roster::missing_processes() const {
-  std::string missing;
+/// Who serves the store stays until the others have read what they need.
+void Roster::leave() {
+  store_->add(kLeft, 1);
+  if (!serves_store(launch_)) return;
+  const auto num_missing = static_cast<std::int64_t>(missing_processes().size());
+  wait_until([&] { return store_->add(kLeft, 0) >= size() - num_missing; });
+}
+
+/// Those that have not signed.
+std::vector<int> Roster::missing_processes() const {
+  std::vector<int> missing;
   for (int rank = 0; rank < size(); ++rank) {
-    if (store_->check({concat(kSigned, rank)})) continue;
-    missing += concat(missing.empty() ? "" : ", ", rank);
+    if (!store_->check({concat(kSigned, rank)})) missing.push_back(rank);
   }
   return missing;
 }

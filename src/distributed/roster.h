@@ -5,6 +5,7 @@
 #include <chrono>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "base/stop_flag.h"
 #include "distributed/launch.h"
@@ -40,7 +41,8 @@ class Roster {
   std::optional<std::string> tells_loss(const std::string& symptom);
 
  private:
-  std::string missing_processes() const;
+  std::vector<int> missing_processes() const;
+  void leave();
 
   Launch launch_;
   c10::intrusive_ptr<c10d::Store> store_;
