@@ -65,15 +65,23 @@ void wait_until(Condition&& holds) {
 Roster::Roster(const Launch& launch, const StopFlag& stop, std::chrono::milliseconds patience)
     : launch_(launch), store_(connect(launch, patience)) {
   const auto deadline = steady_clock::now() + patience;
-  std::int64_t arrived = store_->add(kArrived, 1);
-  while (arrived < size()) {
+  for (std::int64_t arrived = arrive(1); arrived < size(); arrived = arrive(0)) {
     require(!stop.requested(), ErrorCode::interrupted, "[distributed] stopped while ", arrived, " of ", size(),
             " processes had come");
     require(steady_clock::now() < deadline, ErrorCode::io, "[distributed] all ", size(), " processes must come to ",
             launch.address, ':', launch.port, "; got ", arrived, " of them in ",
             std::chrono::duration_cast<std::chrono::seconds>(patience).count(), " s");
     std::this_thread::sleep_for(kPoll);
-    arrived = store_->add(kArrived, 0);
+  }
+}
+
+/// Adds to the number of those that have come, and returns it.
+std::int64_t Roster::arrive(std::int64_t how_many) {
+  try {
+    return store_->add(kArrived, how_many);
+  } catch (const std::exception&) {
+    throw Error(ErrorCode::io, concat("[distributed] the processes must be able to meet at ", launch_.address, ':',
+                                      launch_.port, "; who serves it has gone"));
   }
 }
 

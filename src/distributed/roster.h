@@ -3,6 +3,7 @@
 #include <c10/util/intrusive_ptr.h>
 
 #include <chrono>
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <vector>
@@ -41,6 +42,7 @@ class Roster {
   std::optional<std::string> tells_loss(const std::string& symptom);
 
  private:
+  std::int64_t arrive(std::int64_t how_many);
   std::vector<int> missing_processes() const;
   void leave();
 

@@ -161,7 +161,7 @@ TEST_P(ShardedTraining, AParameterWithoutGradientAnywhereIsLeftAlone) {
     ShardedParameters parameters({{"somewhere", somewhere}, {"nowhere", nowhere}}, group);
     AdamW optimizer(parameters.own(), {});
     parameters.reduce_gradients();
-    EXPECT_DOUBLE_EQ(clip_gradient_norm(parameters.own(), 100, group), 12.0);
+    EXPECT_NEAR(clip_gradient_norm(parameters.own(), 100, group), 12.0, 12 * 36 * 6e-8);
     optimizer.step(0.1);
     parameters.gather_values();
     EXPECT_TRUE(at::equal(nowhere, at::ones({6, 6})));
