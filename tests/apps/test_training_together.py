@@ -71,10 +71,10 @@ def test_torchrun_gives_what_one_process_gives(alone, size):
 
 
 def test_a_label_counts_alike_whichever_process_has_it(comba):
-    """Records of which some are nearly all prompt: processes have different numbers of labels, or none."""
-    records = [{"prompt": "What is it? " * (1 + 7 * (i % 3)), "text": f"It is {i}. " * (1 + i % 2)} for i in range(60)]
+    """Records of which some are nearly all prompt: processes have different numbers of labels."""
+    records = [{"prompt": "What is it? " * (1 + 3 * (i % 3)), "text": f"It is {i}. " * (1 + 3 * (i % 2))} for i in range(60)]
     (comba.folder / "records.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    comba.succeed("data", "pack", "records.jsonl", "--out", "data")
+    comba.succeed("data", "pack", "records.jsonl", "--prompt-field", "prompt", "--out", "data")
     (comba.folder / "run.toml").write_text(RUN_FILE)
     steps = ("--set", "train.steps=10")
     comba.succeed(*TRAIN, "alone", *BATCH, *steps, env=clean_environment())

@@ -5,7 +5,9 @@
 #include <gtest/gtest.h>
 #include <torch/csrc/distributed/c10d/Store.hpp>
 
+#include <chrono>
 #include <string>
+#include <thread>
 
 #include "support/threads_together.h"
 
@@ -76,6 +78,20 @@ TEST(Gloo, AProcessThatDoesNotAnswerIsLostAfterTheTimeout) {
   });
   EXPECT_THAT(message, ::testing::StartsWith("[distributed] all-reduce failed: "));
   EXPECT_THAT(message, ::testing::Not(::testing::HasSubstr("\n")));
+}
+
+TEST(Gloo, WaitsAtABarrierHoweverLongItTakes) {
+  if (!has_gloo()) GTEST_SKIP() << "this build has no Gloo";
+  constexpr std::chrono::milliseconds kTimeout{100};
+  testing::run_launches(2, [&](const Launch& launch) {
+    const StopFlag stop;
+    const Roster roster(launch, stop, std::chrono::seconds(30));
+    const auto group = make_gloo_group(roster, kTimeout);
+    if (group->leads()) std::this_thread::sleep_for(10 * kTimeout);
+    EXPECT_NO_THROW(group->barrier());
+    if (!group->leads()) roster.store()->set("through", std::string("yes"));
+    if (group->leads()) roster.store()->wait({"through"}, std::chrono::seconds(30));
+  });
 }
 
 TEST(SingleProcess, LeavesThingsAsTheyAre) {
