@@ -142,15 +142,16 @@ def test_torchrun_passes_a_signal_on_and_everything_is_saved(packed):
 
 
 @pytest.mark.long
-def test_torchrun_ends_when_a_process_is_killed(packed):
+@pytest.mark.parametrize("rank", [0, 2])
+def test_torchrun_ends_when_a_process_is_killed(packed, rank):
     process = torchrun(packed, 4, "run", *ENDLESS)
     wait_for_steps(packed, "run", [process])
     children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True).stdout
-    subprocess.run(["kill", "-KILL", children.split()[2]], check=True)
+    subprocess.run(["kill", "-KILL", children.split()[rank]], check=True)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
     assert len(errors_in(errors)) == 1, errors
-    assert " of 4 (ranks count from 0)" in errors_in(errors)[0]
+    assert f"lost process {rank} of 4 (ranks count from 0)" in errors_in(errors)[0]
 
 
 def one_error(program, size: int, *arguments, run: str = "run", **options) -> tuple[list[int], str]:
