@@ -9,16 +9,16 @@
 #include <string_view>
 #include <vector>
 
+#include "base/interrupted.h"
 #include "base/nearest_name.h"
 #include "comba/error.h"
 #include "command.h"
+#include "distributed/process_group.h"
+#include "run_together.h"
 #include "signals.h"
 
 namespace comba::cli {
 namespace {
-
-constexpr int kFailure = 1;
-constexpr int kUsage = 2;
 
 constexpr const char* kExamples = R"(Examples:
   comba data pack /usr/include/c++ --out headers.data
@@ -28,7 +28,9 @@ constexpr const char* kExamples = R"(Examples:
 Exit codes: 0 success, 1 failure, 2 wrong usage, 128 + signal when interrupted.)";
 
 constexpr const char* kVersion =
-    "comba " COMBA_VERSION " (" COMBA_BUILD_TYPE ", g++ " __VERSION__ ", LibTorch " TORCH_VERSION ")";
+    "comba " COMBA_VERSION " (" COMBA_BUILD_TYPE ", g++ " __VERSION__ ", LibTorch " TORCH_VERSION ", ";
+
+std::string version() { return fmt::format("{}{})", kVersion, distributed::has_gloo() ? "Gloo" : "no Gloo"); }
 
 /// One line, whatever the text: foreign errors bring stack traces along.
 int fail(int exit_code, std::string_view message) {
@@ -77,7 +79,7 @@ std::string explain(const CLI::ParseError& error, const CLI::App& program) {
 int run(int argc, char** argv) {
   CLI::App program("Train, evaluate and use Comba language models.", "comba");
   program.footer(kExamples);
-  program.set_version_flag("--version", kVersion, "Show the version and how it was built");
+  program.set_version_flag("--version", version(), "Show the version and how it was built");
   program.get_formatter()->column_width(36);
   for (const auto add : {register_data, register_train, register_eval, register_generate, register_inspect,
                          register_logits, register_bench}) {
@@ -92,16 +94,21 @@ int run(int argc, char** argv) {
     program.exit(success);
   } catch (const CLI::ParseError& error) {
     return fail(kUsage, explain(error, program));
+  } catch (const ToldElsewhere& end) {
+    return end.exit_code;
+  } catch (const Interrupted& end) {
+    fmt::print(stderr, "comba: {}\n", end.what());
+    return 128 + end.signal_number();
   } catch (const Error& error) {
     if (error.code() == ErrorCode::interrupted) {
       fmt::print(stderr, "comba: {}\n", error.what());
       return interrupted_exit_code();
     }
-    return fail(error.code() == ErrorCode::invalid_argument ? kUsage : kFailure, error.what());
+    return fail(exit_code_of(error), error.what());
   } catch (const std::bad_alloc&) {
     return fail(kFailure, "out of memory");
   } catch (const std::exception& error) {
-    return fail(kFailure, error.what());
+    return fail(exit_code_of(error), error.what());
   }
   // A full disk or a closed pipe behind stdout must not look like success.
   if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) return fail(kFailure, "cannot write to standard output");
@@ -109,6 +116,12 @@ int run(int argc, char** argv) {
 }
 
 }  // namespace
+
+int exit_code_of(const std::exception& error) {
+  const auto* own = dynamic_cast<const Error*>(&error);
+  return own != nullptr && own->code() == ErrorCode::invalid_argument ? kUsage : kFailure;
+}
+
 }  // namespace comba::cli
 
 int main(int argc, char** argv) { return comba::cli::run(argc, argv); }
