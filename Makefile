@@ -28,7 +28,7 @@ setup: ## install what is missing: Debian packages and .venv
 # cmake prints its findings only when it fails or when they are new.
 define configure
 @$(cmake) --preset $(1) $(cmake_flags) $(2) >build/$(1).log 2>&1 || { cat build/$(1).log; exit 1; }
-@grep -E 'CUDA: |LibTorch: ' build/$(1).log
+@grep -E 'CUDA: |LibTorch: |Gloo: ' build/$(1).log
 endef
 
 build: setup ## compile everything (Release) into build/release

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "comba/delta_rule.h"
+#include "distributed/process_group.h"
 
 namespace comba::cli {
 namespace {
@@ -34,10 +35,11 @@ std::string version_text() {
       "comba {} ({}, g++ {}, LibTorch {})\n"
       "commit           {}\n"
       "CUDA             {}\n"
+      "processes        {}\n"
       "implementations  {}\n"
       "license          {}",
       COMBA_VERSION, COMBA_BUILD_TYPE, __VERSION__, TORCH_VERSION, COMBA_COMMIT, kCuda.empty() ? "none" : kCuda,
-      fmt::join(implementations(), ", "), kLicense);
+      distributed::has_gloo() ? "any number, by Gloo" : "one (no Gloo)", fmt::join(implementations(), ", "), kLicense);
 }
 
 std::string version_json() {
@@ -48,6 +50,7 @@ std::string version_json() {
   json["compiler"] = "g++ " __VERSION__;
   json["libtorch"] = TORCH_VERSION;
   json["cuda"] = kCuda.empty() ? nlohmann::ordered_json() : nlohmann::ordered_json(kCuda);
+  json["gloo"] = distributed::has_gloo();
   json["implementations"] = implementations();
   json["license"] = kLicense;
   return json.dump(2);

@@ -9,6 +9,12 @@ class App;
 /// them into one line and an exit code.
 namespace comba::cli {
 
+inline constexpr int kFailure = 1;
+inline constexpr int kUsage = 2;
+
+/// The exit code that stands for an error: wrong usage or failure.
+int exit_code_of(const std::exception& error);
+
 void register_data(CLI::App& program);
 void register_train(CLI::App& program);
 void register_eval(CLI::App& program);

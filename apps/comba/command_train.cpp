@@ -10,10 +10,13 @@
 #include <numbers>
 #include <string>
 
+#include "base/environment.h"
 #include "command.h"
+#include "distributed/launch.h"
 #include "format.h"
 #include "progress.h"
 #include "run_config.h"
+#include "run_together.h"
 #include "signals.h"
 #include "train_settings.h"
 #include "training/train.h"
@@ -36,11 +39,16 @@ another order, as often as that takes:
   path = "web.data"                           # for its held-out text
   mixture = [{path = "web.data", weight = 0.8}, {path = "code.data", weight = 0.2}]
 
+Started N times by torchrun, or by Slurm's srun with MASTER_ADDR and MASTER_PORT set, N processes share each batch of
+batch_size sequences and the optimizer's state. The result is that of one process but for rounding, any number of them
+goes on from a checkpoint, and the first of them writes. A signal to one, or to torchrun, stops all after the same step.
+
 Examples:
   comba train --config configs/demo.toml --data headers.data --out run
   comba train --config configs/demo.toml --data headers.data --out run --resume
   comba train --config configs/demo.toml --set train.seed=7 --set model.hidden_size=192 --data headers.data --out run7
   comba train --config configs/demo.toml --data headers.data --out run --print-config > run.toml
+  torchrun --no-python --nproc-per-node 2 comba train --config configs/demo.toml --data headers.data --out run
   comba train --init run --data letters.data --out tuned --set train.steps=100 --set train.learning_rate=1e-4)";
 
 struct TrainFlags {
@@ -51,8 +59,9 @@ struct TrainFlags {
 /// Shows a run on the terminal.
 class TrainDisplay : public training::TrainObserver {
  public:
-  TrainDisplay(const TrainSettings& settings, const TrainingData& data)
-      : num_steps_(settings.train.steps),
+  TrainDisplay(const TrainSettings& settings, const TrainingData& data, int num_processes)
+      : num_processes_(num_processes),
+        num_steps_(settings.train.steps),
         tokens_per_step_(settings.train.batch_size * settings.train.context_length),
         tokens_per_byte_(data.tokens_per_byte()),
         data_(data.description(num_steps_ * tokens_per_step_)) {}
@@ -60,8 +69,10 @@ class TrainDisplay : public training::TrainObserver {
   void on_start(const models::CausalLM& model, std::int64_t first_step) override {
     std::int64_t num_parameters = 0;
     for (const at::Tensor& parameter : model.parameters()) num_parameters += parameter.numel();
-    progress_.note(fmt::format("model: {} parameters; {} steps of {} tokens; {} threads", format_count(num_parameters),
-                               format_count(num_steps_), format_count(tokens_per_step_), at::get_num_threads()));
+    const std::string processes = num_processes_ > 1 ? fmt::format("{} processes, each with ", num_processes_) : "";
+    progress_.note(fmt::format("model: {} parameters; {} steps of {} tokens; {}{} threads",
+                               format_count(num_parameters), format_count(num_steps_), format_count(tokens_per_step_),
+                               processes, at::get_num_threads()));
     progress_.note(data_);
     if (first_step > 0) progress_.note(fmt::format("going on after step {}", format_count(first_step)));
     first_step_ = first_step;
@@ -101,6 +112,7 @@ class TrainDisplay : public training::TrainObserver {
 
   static constexpr double kSmoothedSteps = 50;  // the loss of one small batch says little
 
+  int num_processes_;
   std::int64_t num_steps_;
   std::int64_t tokens_per_step_;
   double tokens_per_byte_;
@@ -111,25 +123,31 @@ class TrainDisplay : public training::TrainObserver {
   ProgressLine progress_;
 };
 
-void run_train(const TrainFlags& flags) {
+void train_in_group(const TrainFlags& flags, const StopFlag& stop, distributed::ProcessGroup& group) {
   RunConfig config(flags.config);
   const TrainSettings settings = read_train_settings(config);
   if (flags.config.print) {
-    fmt::print("{}", config.to_toml());
+    if (group.leads()) fmt::print("{}", config.to_toml());
     return;
   }
-  const StopFlag& stop = stop_on_signals();
   if (settings.threads > 0) at::set_num_threads(static_cast<int>(settings.threads));
   const TrainingData data(settings);
-  TrainDisplay display(settings, data);
+  TrainDisplay display(settings, data, group.size());
   training::train({.model = settings.model,
                    .config = settings.train,
                    .train = data.mixture(),
                    .heldout = data.heldout(),
                    .directory = settings.output,
                    .initial_model = settings.initial_model,
-                   .resume = flags.resume},
+                   .resume = flags.resume,
+                   .group = group},
                   display, stop);
+}
+
+void run_train(const TrainFlags& flags) {
+  const distributed::Launch launch = distributed::read_launch(environment_variable);
+  const StopFlag& stop = stop_on_signals(/*quiet=*/launch.rank != 0);
+  run_together(launch, stop, [&](distributed::ProcessGroup& group) { train_in_group(flags, stop, group); });
 }
 
 }  // namespace

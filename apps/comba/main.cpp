@@ -8,17 +8,16 @@
 #include <string_view>
 #include <vector>
 
+#include "base/interrupted.h"
 #include "base/nearest_name.h"
 #include "build_facts.h"
 #include "comba/error.h"
 #include "command.h"
+#include "run_together.h"
 #include "signals.h"
 
 namespace comba::cli {
 namespace {
-
-constexpr int kFailure = 1;
-constexpr int kUsage = 2;
 
 constexpr const char* kExamples = R"(Examples:
   comba data pack /usr/include/c++ --out headers.data
@@ -92,16 +91,21 @@ int run(int argc, char** argv) {
     program.exit(success);
   } catch (const CLI::ParseError& error) {
     return fail(kUsage, explain(error, program));
+  } catch (const ToldElsewhere& end) {
+    return end.exit_code;
+  } catch (const Interrupted& end) {
+    fmt::print(stderr, "comba: {}\n", end.what());
+    return 128 + end.signal_number();
   } catch (const Error& error) {
     if (error.code() == ErrorCode::interrupted) {
       fmt::print(stderr, "comba: {}\n", error.what());
       return interrupted_exit_code();
     }
-    return fail(error.code() == ErrorCode::invalid_argument ? kUsage : kFailure, error.what());
+    return fail(exit_code_of(error), error.what());
   } catch (const std::bad_alloc&) {
     return fail(kFailure, "out of memory");
   } catch (const std::exception& error) {
-    return fail(kFailure, error.what());
+    return fail(exit_code_of(error), error.what());
   }
   // A full disk or a closed pipe behind stdout must not look like success.
   if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) return fail(kFailure, "cannot write to standard output");
@@ -109,6 +113,12 @@ int run(int argc, char** argv) {
 }
 
 }  // namespace
+
+int exit_code_of(const std::exception& error) {
+  const auto* own = dynamic_cast<const Error*>(&error);
+  return own != nullptr && own->code() == ErrorCode::invalid_argument ? kUsage : kFailure;
+}
+
 }  // namespace comba::cli
 
 int main(int argc, char** argv) { return comba::cli::run(argc, argv); }

@@ -11,6 +11,11 @@ std::string forced_implementation() {
   return value ? value : "";
 }
 
+std::optional<std::string> environment_variable(const std::string& name) {
+  const char* value = std::getenv(name.c_str());
+  return value ? std::optional<std::string>(value) : std::nullopt;
+}
+
 char** child_environment() { return ::environ; }
 
 }  // namespace comba

@@ -12,8 +12,6 @@
 namespace comba::training {
 namespace {
 
-constexpr const char* kNumSteps = "num_steps";
-
 void require_like(const at::Tensor& live, const models::NamedTensors& state, const std::string& name) {
   const auto found = state.find(name);
   require(found != state.end(), ErrorCode::io, "[AdamW] the optimizer state must have ", name, "; got none");
@@ -23,9 +21,19 @@ void require_like(const at::Tensor& live, const models::NamedTensors& state, con
           saved.sizes(), ' ', saved.scalar_type());
 }
 
-}  // namespace
+double local_norm(const std::vector<at::Tensor>& gradients) {
+  if (gradients.empty()) return 0.0;
+  return at::stack(at::_foreach_norm(gradients)).to(at::kDouble).norm().item<double>();
+}
 
-bool has_weight_decay(const NamedParameter& parameter) { return parameter.tensor.dim() >= 2; }
+double global_norm(double local, distributed::ProcessGroup& group) {
+  if (group.size() == 1) return local;
+  at::Tensor squares = at::full({1}, local * local, at::kDouble);
+  group.all_reduce_sum(squares);
+  return std::sqrt(squares.item<double>());
+}
+
+}  // namespace
 
 AdamW::AdamW(std::vector<NamedParameter> parameters, const AdamWOptions& options)
     : parameters_(std::move(parameters)), options_(options) {
@@ -45,7 +53,7 @@ void AdamW::update(bool with_weight_decay, double learning_rate) {
   std::vector<at::Tensor> weights, gradients, exp_avgs, exp_avg_sqs;
   for (std::size_t i = 0; i < parameters_.size(); ++i) {
     const at::Tensor& weight = parameters_[i].tensor;
-    if (has_weight_decay(parameters_[i]) != with_weight_decay || !weight.grad().defined()) continue;
+    if (parameters_[i].weight_decay != with_weight_decay || !weight.grad().defined()) continue;
     weights.push_back(weight);
     gradients.push_back(weight.grad());
     exp_avgs.push_back(moments_[i].exp_avg);
@@ -62,8 +70,8 @@ void AdamW::update(bool with_weight_decay, double learning_rate) {
 models::NamedTensors AdamW::state() const {
   models::NamedTensors state;
   for (std::size_t i = 0; i < parameters_.size(); ++i) {
-    state["exp_avg." + parameters_[i].name] = moments_[i].exp_avg;
-    state["exp_avg_sq." + parameters_[i].name] = moments_[i].exp_avg_sq;
+    state[kMoments[0] + parameters_[i].name] = moments_[i].exp_avg;
+    state[kMoments[1] + parameters_[i].name] = moments_[i].exp_avg_sq;
   }
   state[kNumSteps] = at::full({1}, num_steps_, at::kLong);
   return state;
@@ -79,15 +87,15 @@ void AdamW::load_state(const models::NamedTensors& saved) {
   num_steps_ = saved.at(kNumSteps).item<std::int64_t>();
 }
 
-double clip_gradient_norm(const std::vector<NamedParameter>& parameters, double max_norm) {
+double clip_gradient_norm(const std::vector<NamedParameter>& parameters, double max_norm,
+                          distributed::ProcessGroup& group) {
   const at::NoGradGuard no_grad;
   std::vector<at::Tensor> gradients;
   for (const NamedParameter& parameter : parameters) {
     if (parameter.tensor.grad().defined()) gradients.push_back(parameter.tensor.grad());
   }
-  if (gradients.empty()) return 0.0;
-  const double norm = at::stack(at::_foreach_norm(gradients)).to(at::kDouble).norm().item<double>();
-  if (std::isfinite(norm) && norm > max_norm) at::_foreach_mul_(gradients, max_norm / norm);
+  const double norm = global_norm(local_norm(gradients), group);
+  if (std::isfinite(norm) && norm > max_norm && !gradients.empty()) at::_foreach_mul_(gradients, max_norm / norm);
   return norm;
 }
 

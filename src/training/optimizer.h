@@ -6,19 +6,19 @@
 #include <string>
 #include <vector>
 
+#include "distributed/process_group.h"
 #include "models/safetensors.h"
 
 namespace comba::training {
 
-/// A trained tensor and its name in the checkpoint.
+/// A trained tensor, or a slice of one, and its name in the checkpoint.
 struct NamedParameter {
   std::string name;
   at::Tensor tensor;
+  /// Decayed are matrices (linear maps, embeddings, convolution filters), not vectors (norm weights, biases, A_log,
+  /// dt_bias, D, decay).
+  bool weight_decay = tensor.dim() >= 2;
 };
-
-/// Whether weight decay applies to a parameter: to matrices (linear maps, embeddings, convolution filters), not to
-/// vectors (norm weights, biases, A_log, dt_bias, D, decay).
-bool has_weight_decay(const NamedParameter& parameter);
 
 struct AdamWOptions {
   double beta1 = 0.9;
@@ -34,6 +34,10 @@ struct AdamWOptions {
 ///     w <- w - lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + epsilon)
 class AdamW {
  public:
+  /// How the names of its state begin, a parameter's name following.
+  static constexpr const char* kMoments[] = {"exp_avg.", "exp_avg_sq."};
+  static constexpr const char* kNumSteps = "num_steps";
+
   AdamW(std::vector<NamedParameter> parameters, const AdamWOptions& options);
 
   /// Updates every parameter that has a gradient.
@@ -63,8 +67,9 @@ class AdamW {
   std::int64_t num_steps_ = 0;
 };
 
-/// Scales the gradients so that their global L2 norm is at most `max_norm`, and returns the norm they had. Gradients
-/// whose norm is not finite are left as they are.
-double clip_gradient_norm(const std::vector<NamedParameter>& parameters, double max_norm);
+/// Scales the gradients so that their global L2 norm, over the parameters of all processes of `group`, is at most
+/// `max_norm`, and returns the norm they had. Gradients whose norm is not finite are left as they are.
+double clip_gradient_norm(const std::vector<NamedParameter>& parameters, double max_norm,
+                          distributed::ProcessGroup& group = distributed::single_process());
 
 }  // namespace comba::training

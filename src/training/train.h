@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <string>
 
+#include "base/interrupted.h"
 #include "base/stop_flag.h"
 #include "data/token_dataset.h"
 #include "evaluation/evaluate.h"
@@ -14,7 +15,7 @@
 
 namespace comba::training {
 
-/// Is told what happens in a run, in the thread that trains.
+/// Is told what happens in a run, in the leading process and the thread that trains.
 class TrainObserver {
  public:
   virtual ~TrainObserver() = default;
@@ -37,12 +38,14 @@ struct TrainingRun {
   std::filesystem::path directory;           ///< see run_directory.h
   std::filesystem::path initial_model = {};  ///< model directory with the weights to begin with; empty: drawn at random
   bool resume = false;                       ///< go on from the newest checkpoint in `directory`, if there is one
+  /// The processes that share the work. All see the same files; the leading one writes, and tells its observer.
+  distributed::ProcessGroup& group = distributed::single_process();
 };
 
 /// Trains to the last step and leaves its checkpoint in the run directory. A run that was interrupted and resumed has
-/// the same bits as one that was not, given the same number of LibTorch threads.
+/// the same bits as one that was not, given the same numbers of LibTorch threads and processes.
 ///
-/// When `stop` is requested, it finishes the step, saves, and throws Error(interrupted). Other errors: those of
+/// When `stop` is requested in any process, all finish the step, save, and throw Interrupted. Other errors: those of
 /// Trainer, prepare_run_directory, load_initial_weights and require_same_run; Error(numerical), naming step and newest
 /// checkpoint, when the loss diverges.
 void train(const TrainingRun& run, TrainObserver& observer, const StopFlag& stop);

@@ -1,5 +1,6 @@
 #include "training/trainer.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <utility>
@@ -28,42 +29,40 @@ const TrainConfig& validated(const TrainConfig& config) {
 
 }  // namespace
 
-Trainer::Trainer(std::shared_ptr<models::CausalLM> model, const Mixture& dataset, const TrainConfig& config)
+Trainer::Trainer(std::shared_ptr<models::CausalLM> model, const Mixture& dataset, const TrainConfig& config,
+                 distributed::ProcessGroup& group)
     : model_(std::move(model)),
       dataset_(dataset),
       config_(validated(config)),
+      group_(group),
       sampler_(dataset, config.context_length, static_cast<std::uint64_t>(config.seed)),
-      parameters_(parameters_of(*model_)),
-      optimizer_(parameters_, {.beta1 = config.beta1,
-                               .beta2 = config.beta2,
-                               .epsilon = config.epsilon,
-                               .weight_decay = config.weight_decay}) {
+      parameters_(parameters_of(*model_), group),
+      optimizer_(parameters_.own(), {.beta1 = config.beta1,
+                                     .beta2 = config.beta2,
+                                     .epsilon = config.epsilon,
+                                     .weight_decay = config.weight_decay}) {
   require(dataset.tokenizer().vocab() <= model_->config().vocab_size, ErrorCode::invalid_argument,
           "[Trainer] the model's vocab_size must be at least the data set's vocabulary of ",
           dataset.tokenizer().vocab(), "; got ", model_->config().vocab_size);
+  require(config_.batch_size % group_.size() == 0, ErrorCode::invalid_argument,
+          "[Trainer] batch_size must be a multiple of the number of processes (", group_.size(), "); got ",
+          config_.batch_size);
+  parameters_.broadcast_values();
 }
 
 StepReport Trainer::step() {
   const auto start = std::chrono::steady_clock::now();
   const std::int64_t step = num_steps();
-  const std::int64_t micro_batch_size = config_.micro_batch_size > 0 ? config_.micro_batch_size : config_.batch_size;
-  const std::int64_t num_micro_batches = config_.batch_size / micro_batch_size;
-
-  const std::int64_t labels_of_step = num_labels(dataset_, sampler_, step * config_.batch_size, config_.batch_size);
-  require(labels_of_step > 0, ErrorCode::invalid_argument,
-          "[Trainer] a step must have tokens to learn; got only prompts in step ", step + 1,
-          " (a larger batch_size or context_length helps)");
   model_->zero_grad();
-  double loss = 0;
-  for (std::int64_t i = 0; i < num_micro_batches; ++i) {
-    loss += accumulate_gradients(step * config_.batch_size + i * micro_batch_size, micro_batch_size, labels_of_step);
-  }
-  const double gradient_norm = clip_gradient_norm(parameters_, config_.max_gradient_norm);
+  const double loss = accumulate_gradients(step);
+  parameters_.reduce_gradients();
+  const double gradient_norm = clip_gradient_norm(parameters_.own(), config_.max_gradient_norm, group_);
   require(std::isfinite(loss) && std::isfinite(gradient_norm), ErrorCode::numerical,
           "[Trainer] loss and gradient must be finite; got loss ", loss, " and gradient norm ", gradient_norm,
           " in step ", step + 1, " (a lower learning_rate or a longer warm-up may help)");
   const double rate = learning_rate(config_, step);
   optimizer_.step(rate);
+  parameters_.gather_values();
 
   const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
   return {.step = step + 1,
@@ -72,6 +71,23 @@ StepReport Trainer::step() {
           .gradient_norm = gradient_norm,
           .tokens = (step + 1) * config_.batch_size * config_.context_length,
           .seconds = elapsed.count()};
+}
+
+double Trainer::accumulate_gradients(std::int64_t step) {
+  const std::int64_t labels_of_step = num_labels(dataset_, sampler_, step * config_.batch_size, config_.batch_size);
+  require(labels_of_step > 0, ErrorCode::invalid_argument,
+          "[Trainer] a step must have tokens to learn; got only prompts in step ", step + 1,
+          " (a larger batch_size or context_length helps)");
+  const std::int64_t share = config_.batch_size / group_.size();
+  const std::int64_t micro_batch_size = config_.micro_batch_size > 0 ? config_.micro_batch_size : share;
+  const std::int64_t first_sample = step * config_.batch_size + group_.rank() * share;
+  double loss = 0;
+  for (std::int64_t done = 0; done < share; done += micro_batch_size) {
+    loss += accumulate_gradients(first_sample + done, std::min(micro_batch_size, share - done), labels_of_step);
+  }
+  at::Tensor sum = at::full({1}, loss, at::kDouble);
+  group_.all_reduce_sum(sum);
+  return sum.item<double>();
 }
 
 double Trainer::accumulate_gradients(std::int64_t first_sample, std::int64_t num_samples, std::int64_t labels_of_step) {

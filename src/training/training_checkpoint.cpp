@@ -20,6 +20,7 @@ std::string to_json(const TrainingRecord& record) {
   nlohmann::ordered_json json;
   json["step"] = record.step;
   json["num_threads"] = record.num_threads;
+  json["num_processes"] = record.num_processes;
   json["dataset_md5"] = record.dataset_md5;
   json["config"] = nlohmann::ordered_json::parse(training::to_json(record.config));
   return json.dump(2) + '\n';
@@ -27,14 +28,17 @@ std::string to_json(const TrainingRecord& record) {
 
 }  // namespace
 
-void save_training_checkpoint(const Trainer& trainer, const Mixture& dataset, const fs::path& directory) {
+void save_training_checkpoint(Trainer& trainer, const Mixture& dataset, const fs::path& directory) {
+  const models::NamedTensors optimizer_state = trainer.optimizer_state();
+  if (!trainer.group().leads()) return;
   const TrainingRecord record{.step = trainer.num_steps(),
                               .config = trainer.config(),
                               .dataset_md5 = dataset.source_md5(),
-                              .num_threads = at::get_num_threads()};
+                              .num_threads = at::get_num_threads(),
+                              .num_processes = trainer.group().size()};
   AtomicDirectory checkpoint(directory);
   models::save_model(trainer.model(), checkpoint.staging());
-  models::write_safetensors(checkpoint.staging() / kOptimizerFile, trainer.optimizer_state());
+  models::write_safetensors(checkpoint.staging() / kOptimizerFile, optimizer_state);
   write_file_atomically(checkpoint.staging() / kTokenizerFile, dataset.tokenizer().to_json());
   write_file_atomically(checkpoint.staging() / kRecordFile, to_json(record));
   checkpoint.commit();
@@ -46,12 +50,15 @@ TrainingRecord read_training_record(const fs::path& directory) {
   const bool complete = json.is_object() && json.contains("step") && json["step"].is_number_integer() &&
                         json.contains("num_threads") && json["num_threads"].is_number_integer() &&
                         json.contains("dataset_md5") && json["dataset_md5"].is_string() && json.contains("config");
-  require(complete, ErrorCode::io, "[read_training_record] the file must be a training record of this program; got ",
-          path.string());
+  // Records from before there were groups of processes do not say.
+  const auto processes = complete && json.contains("num_processes") ? json["num_processes"] : nlohmann::json(1);
+  require(complete && processes.is_number_integer(), ErrorCode::io,
+          "[read_training_record] the file must be a training record of this program; got ", path.string());
   return {.step = json["step"].get<std::int64_t>(),
           .config = parse_train_config(json["config"].dump()),
           .dataset_md5 = json["dataset_md5"].get<std::string>(),
-          .num_threads = json["num_threads"].get<int>()};
+          .num_threads = json["num_threads"].get<int>(),
+          .num_processes = processes.get<int>()};
 }
 
 void require_same_run(const fs::path& directory, const models::ModelConfig& model, const TrainConfig& config,
@@ -68,8 +75,9 @@ void require_same_run(const fs::path& directory, const models::ModelConfig& mode
           dataset.source_md5());
 }
 
-Trainer load_training_checkpoint(const fs::path& directory, const Mixture& dataset, const TrainConfig& config) {
-  Trainer trainer(models::load_model(directory), dataset, config);
+Trainer load_training_checkpoint(const fs::path& directory, const Mixture& dataset, const TrainConfig& config,
+                                 distributed::ProcessGroup& group) {
+  Trainer trainer(models::load_model(directory), dataset, config, group);
   trainer.load_optimizer_state(models::read_safetensors(directory / kOptimizerFile).tensors);
   require(trainer.num_steps() == read_training_record(directory).step, ErrorCode::io,
           "[load_training_checkpoint] the files of a checkpoint must be of one step; got others in ",

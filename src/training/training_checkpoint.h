@@ -19,23 +19,26 @@ struct TrainingRecord {
   TrainConfig config;
   std::string dataset_md5;  ///< see Mixture::source_md5
   int num_threads = 1;      ///< of LibTorch: another number may round sums otherwise
+  int num_processes = 1;    ///< likewise; the files of a checkpoint are the same for any
 };
 
-/// Writes a checkpoint directory, which appears whole or not at all and replaces an earlier one of its name.
-/// Throws Error(io) when it cannot; what was there before then still is.
-void save_training_checkpoint(const Trainer& trainer, const Mixture& dataset, const std::filesystem::path& directory);
+/// Writes a checkpoint directory, which appears whole or not at all and replaces an earlier one of its name. All
+/// processes of the trainer's group must call it, and the leading one writes. Throws Error(io) when it cannot; what was
+/// there before then still is.
+void save_training_checkpoint(Trainer& trainer, const Mixture& dataset, const std::filesystem::path& directory);
 
 /// Reads training.json. Throws Error(io) when it is missing or damaged.
 TrainingRecord read_training_record(const std::filesystem::path& directory);
 
 /// Throws Error(invalid_argument) naming what differs when a run of this model, configuration and data cannot continue
-/// from the checkpoint bit for bit. The number of threads is not looked at.
+/// from the checkpoint bit for bit. The numbers of threads and processes are not looked at.
 void require_same_run(const std::filesystem::path& directory, const models::ModelConfig& model,
                       const TrainConfig& config, const Mixture& dataset);
 
 /// A trainer in the state of a checkpoint, weights included. Throws Error(io) when a file is missing or damaged.
 Trainer load_training_checkpoint(const std::filesystem::path& directory, const Mixture& dataset,
-                                 const TrainConfig& config);
+                                 const TrainConfig& config,
+                                 distributed::ProcessGroup& group = distributed::single_process());
 
 /// Reads the weights of a model directory into `model`. Throws Error as models::load_weights does, and
 /// invalid_argument when the directory says that its ids are of another tokenizer than the data's.

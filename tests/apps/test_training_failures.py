@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from apps.together import errors_in, free_port
 from apps.training_run import LAST, TRAIN, start_run, steps_logged, weights
 
 
@@ -51,6 +52,21 @@ def test_a_full_disk_costs_nothing_that_was_saved(packed, in_small_disk):
     packed.succeed(*TRAIN, "whole")
     packed.succeed(*TRAIN, "saved", "--resume")
     assert weights(packed, "saved") == weights(packed, "whole")
+    assert steps_logged(packed, "saved") == list(range(1, 61))
+
+
+def test_a_full_disk_ends_all_processes_of_a_run(packed, in_small_disk):
+    script = """
+        export WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=%d
+        RANK=1 "$@" disk/run & RANK=0 "$@" disk/run
+        code=$?; wait $!; other=$?; cp -r disk/run saved; echo $other; exit $code
+    """ % free_port()
+    if "no Gloo" in packed.succeed("--version"):
+        pytest.skip("this build has no Gloo")
+    result = in_small_disk("size=500k", script)
+    assert (result.returncode, result.stdout) == (1, "1\n"), result.stderr
+    assert len(errors_in(result.stderr)) == 1 and "No space left on device" in errors_in(result.stderr)[0]
+    packed.succeed(*TRAIN, "saved", "--resume")
     assert steps_logged(packed, "saved") == list(range(1, 61))
 
 

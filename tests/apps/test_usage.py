@@ -60,7 +60,7 @@ def test_version_says_how_the_program_was_built(comba):
     first, *facts = comba.succeed("--version").splitlines()
     assert re.fullmatch(r"comba \d+\.\d+\.\d+ \(\w+, g\+\+ [\d.]+, LibTorch [\d.]+\)", first)
     facts = dict(re.split(r"  +", fact) for fact in facts)
-    assert set(facts) == {"commit", "CUDA", "implementations", "license"}
+    assert set(facts) == {"commit", "CUDA", "implementations", "license", "processes"}
     implementations = comba.succeed("inspect", "implementations").splitlines()[1:]
     assert facts["implementations"].split(", ") == [line.split()[1] for line in implementations]
     assert (facts["CUDA"] != "none") == ("cuda.generic" in facts["implementations"])

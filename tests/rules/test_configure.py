@@ -40,6 +40,12 @@ def test_the_floor_without_libtorch_needs_no_python_packages(tmp_path):
     assert "LibTorch" not in result.stdout
 
 
+def test_without_the_headers_of_gloo_it_says_what_will_be_missing(tmp_path):
+    result = configure(tmp_path, "-DCOMBA_GLOO_INCLUDE=OFF")
+    assert result.returncode == 0, result.stderr
+    assert "Gloo: off, training in one process only (install libgloo-dev for more)" in result.stdout
+
+
 @pytest.mark.parametrize("value", ["memory", "leak"])
 def test_an_unknown_sanitizer_is_named(tmp_path, value):
     result = configure(tmp_path, f"-DCOMBA_SANITIZE={value}", "-DCOMBA_TORCH=OFF")

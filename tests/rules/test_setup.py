@@ -44,11 +44,21 @@ def test_missing_debian_packages_are_installed(tmp_path, user_id, sudo):
     result = run_setup(PATH=with_stubs(tmp_path, user_id, sudo))
     assert result.returncode == 0, result.stderr
     asked = (tmp_path / "asked").read_text()
-    assert "update" in asked and "install" in asked and "libgtest-dev" in asked
+    assert "update" in asked and "install" in asked and "libgtest-dev" in asked and "libgloo-dev" in asked
 
 
 def test_without_the_right_to_install_it_says_what_to_ask_for(tmp_path):
     result = run_setup(PATH=with_stubs(tmp_path, 1000, "exit 1"))
     assert result.returncode == 1
     assert "apt-get install" in result.stderr and "libgtest-dev" in result.stderr
+    assert not (tmp_path / "asked").exists()
+
+
+def test_without_that_right_it_goes_on_when_only_an_optional_package_is_missing(tmp_path):
+    path = with_stubs(tmp_path, 1000, "exit 1")
+    stub(tmp_path, "dpkg-query", 'for name; do case $name in -*|libgloo-dev) ;; *) printf "installed:%s " $name;; esac; done')
+    result = run_setup(PATH=path)
+    assert (result.returncode, result.stdout) == (0, "")
+    assert result.stderr == (
+        "setup: going on without libgloo-dev: training in one process only (for more: apt-get install libgloo-dev)\n")
     assert not (tmp_path / "asked").exists()

@@ -70,7 +70,7 @@ TEST(AdamW, DecaysMatricesAndNothingElse) {
   const models::CausalLM model(testing::tiny_model_config());
   std::set<std::string> without;
   for (const auto& item : model.named_parameters()) {
-    if (!has_weight_decay({item.key(), item.value()})) without.insert(item.key());
+    if (!NamedParameter{item.key(), item.value()}.weight_decay) without.insert(item.key());
   }
   std::set<std::string> expected = {"model.norm.weight"};
   for (const std::string layer : {"model.layers.0.", "model.layers.1."}) {

@@ -251,7 +251,9 @@ Problem check(const std::string& where, const DeltaRuleOptions& options, const D
 }
 
 Problem check(const DeltaRuleForward& args) {
-  const Problem x = check("delta_rule_forward", args.options, args.inputs, args.execution);
+  Problem x = check("delta_rule_forward", args.options, args.inputs, args.execution);
+  x.o = args.o;
+  x.state = args.final_state;
   const Checker check("delta_rule_forward");
   check_output(check, "o", args.o, x);
   if (args.final_state.given()) check_state(check, "final_state", args.final_state, x);
@@ -288,6 +290,8 @@ Problem check(const DeltaRuleDecode& args) {
   check.rule(!args.inputs.cu_seqlens.given(), "cu_seqlens must be absent: each batch row is a sequence");
   Problem x = delta_rule::check("delta_rule_decode_step", args.options, args.inputs, args.execution);
   x.verb = Verb::decode_step;
+  x.o = args.o;
+  x.state = args.state;
   check.given("state", args.state);
   check_state(check, "state", args.state, x);
   check_output(check, "o", args.o, x);

@@ -15,6 +15,8 @@ struct Problem {
   Execution execution;
   DeltaRuleOptions options;
   DeltaRuleInputs in;
+  ConstView o;               ///< absent in backward
+  ConstView state;           ///< final_state of forward, if given; state of decode_step
   float scale = 1;           ///< the query's factor, resolved
   std::int64_t B = 0;        ///< batch
   std::int64_t T = 0;        ///< tokens of a batch row

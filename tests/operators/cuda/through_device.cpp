@@ -139,7 +139,7 @@ struct ThroughDevice {
 std::vector<Implementation> implementations_through_device() {
   int devices = 0;
   if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) return {};
-  return {ThroughDevice<0>::adapted()};
+  return {ThroughDevice<0>::adapted(), ThroughDevice<1>::adapted()};
 }
 
 }  // namespace comba::test

@@ -1,0 +1,362 @@
+#pragma once
+
+#include <cutlass/arch/reg_reconfig.h>
+
+#include "operators/delta_rule/cuda/sm90/cluster.cuh"
+#include "operators/delta_rule/cuda/sm90/gates.cuh"
+#include "operators/delta_rule/cuda/sm90/tiles.cuh"
+
+/// Second kernel of the forward pass: from chunk to chunk along a sequence, the state in registers.
+///
+///     X  = K S              E = diag(beta) (V - diag(feedback) X)        Vn = M E
+///     O  = diag(query) (Q - s K) S + R Vn                                S <- decay S + K^T diag(write) Vn
+///
+/// (README.md section 8). K and Q as they lie in memory; M, R and the factors come from prepare.
+///
+/// Grid: (slices of V, value head, sequence). A block has kGroups slices of kSlice columns, which share the tiles of q,
+/// k, M and R. Block: a producer warpgroup that queues the copies; for each slice
+///
+///     a state warpgroup    X | E | Vn | S | X | E | ...       the serial chain, as short as it gets
+///     an output warpgroup    Q S | R Vn | store |  ...        beside it, one step behind
+///
+/// Both read S and Vn, rounded to 16 bits, in shared memory, transposed: columns of V are rows of the tiles.
+/// Shared memory: a ring of 2 to 4 chunks, S, E and Vn. Two blocks of neighbouring slices may form a cluster: each
+/// brings half of the tiles for both.
+namespace comba::delta_rule::cuda::sm90 {
+
+template <class Element_, int kK_, int kSlice_, int kGroups_>
+struct ScanShape {
+  using Element = Element_;
+  static constexpr int kK = kK_, kSlice = kSlice_, kGroups = kGroups_;
+  static constexpr int kThreads = kWarpGroup * (1 + 2 * kGroups);
+
+  // Registers a thread; together no more than a launch gives all warpgroups.
+  static constexpr int kProducerRegisters = 24;
+  static constexpr int kStateRegisters = kGroups == 2 ? 144 : 240;
+  static constexpr int kOutputRegisters = kGroups == 2 ? 80 : 160;
+
+  struct Stage {
+    Element q[kChunk * kK], k[kChunk * kK];
+    Element v[kGroups][kChunk * kSlice];  ///< later diag(write) Vn
+    Element inverse[kChunk * kChunk], read[kChunk * kChunk];
+  };
+  struct Slice {
+    Element state[kSlice * kK], error[kSlice * kChunk], write[kSlice * kChunk];
+  };
+  struct Control {
+    ChunkFactors factors;
+    std::uint64_t full, empty;
+  };
+  static constexpr int kSharedBytes = 227 * 1024;
+  static constexpr int kFitting = (kSharedBytes - kGroups * sizeof(Slice)) / (sizeof(Stage) + sizeof(Control));
+  static constexpr int kStages = kFitting < 4 ? kFitting : 4;
+  struct Shared {
+    Slice slice[kGroups];
+    Stage stage[kStages];
+    Control control[kStages];
+  };
+};
+
+/// Where a ring stands.
+struct RingPlace {
+  int stage = 0, phase = 0;
+
+  template <int kStages>
+  __device__ void advance() {
+    if (++stage == kStages) stage = 0, phase ^= 1;
+  }
+};
+
+/// The barriers of a slice, beside number 0 of the whole block.
+struct SliceBarriers {
+  int first;
+  __device__ explicit SliceBarriers(int slice) : first(1 + 6 * slice) {}
+  __device__ int state_warps() const { return first; }
+  __device__ int output_warps() const { return first + 1; }
+  __device__ int state_written() const { return first + 2; }
+  __device__ int state_read() const { return first + 3; }
+  __device__ int write_written() const { return first + 4; }
+  __device__ int write_read() const { return first + 5; }
+};
+
+template <class Shape>
+struct Scan {
+  using Element = typename Shape::Element;
+  using Stage = typename Shape::Stage;
+  using Shared = typename Shape::Shared;
+  static constexpr int kK = Shape::kK, kSlice = Shape::kSlice;
+  static constexpr int kRowBytes = 2 * kSlice;  ///< of v and o
+  using FromTile = Product<Element, kSlice, GMMA::Major::K>;
+  using FromTransposed = Product<Element, kSlice, GMMA::Major::MN>;
+  using State = Accumulators<kK, kSlice>;
+  using Rows = Accumulators<kChunk, kSlice>;
+
+  const Arguments& x;
+  Shared& shared;
+  const Cluster cluster;
+  const Sequence sequence;
+  const int head, n;  ///< value head, sequence
+
+  __device__ int count(int chunk) const { return min(kChunk, sequence.end - sequence.begin - chunk * kChunk); }
+
+  __device__ void produce() const {
+    const int chunks = sequence.chunks(), key = head / x.group;
+    RingPlace at;
+    wait_for_kernel_before();
+    for (int chunk = 0; chunk < chunks; ++chunk, at.template advance<Shape::kStages>()) {
+      Stage& stage = shared.stage[at.stage];
+      auto& [factors, full, empty] = shared.control[at.stage];
+      wait_barrier(empty, at.phase ^ 1);
+      set_barrier_transaction_bytes(full, sizeof(stage) + sizeof(factors));
+      const int token = sequence.begin + chunk * kChunk;
+      const auto& matrices = x.chunks[static_cast<std::int64_t>(sequence.slot + chunk) * x.HV + head];
+      int number = 0;
+      for (int column = 0; column < kK; column += 64, ++number) {
+        if (!cluster.queues(number)) continue;
+        cluster.load_box(x.k, full, stage.k + kChunk * column, column, key, token, sequence.batch);
+      }
+      if (cluster.queues(number++)) {
+        cluster.load_bytes(matrices.inverse, full, stage.inverse, sizeof(stage.inverse));
+      }
+      for (int group = 0; group < Shape::kGroups; ++group) {
+        const int column = (blockIdx.x * Shape::kGroups + group) * kSlice;
+        load_box(x.v, full, stage.v[group], column, head, token, sequence.batch);
+      }
+      SM90_BULK_COPY_G2S::copy(&matrices.factors, &full, &factors, sizeof(factors));
+      for (int column = 0; column < kK; column += 64, ++number) {
+        if (!cluster.queues(number)) continue;
+        cluster.load_box(x.q, full, stage.q + kChunk * column, column, key, token, sequence.batch);
+      }
+      if (cluster.queues(number)) cluster.load_bytes(matrices.read, full, stage.read, sizeof(stage.read));
+    }
+  }
+
+  /// A warp has done with a stage.
+  __device__ void release(int stage) const {
+    __syncwarp();
+    if (threadIdx.x % 32 == 0) cluster.arrive(shared.control[stage].empty);
+  }
+
+  /// Rows of absent tokens, which belong to the next sequence: zero times whatever they hold must be zero.
+  __device__ void clear_rows(Element* k, int first) const {
+    constexpr int kPieces = kK / 8;
+    for (int i = first * kPieces + threadIdx.x % kWarpGroup; i < kChunk * kPieces; i += kWarpGroup) {
+      clear_piece(reinterpret_cast<char*>(k) + piece_offset<kChunk>(i / kPieces, i % kPieces));
+    }
+  }
+
+  /// What a chunk brings to a thread of the state, besides its tiles.
+  struct ChunkInputs {
+    int present;  ///< tokens
+    float feedback[2], beta[2], write[2], decay;
+    std::uint32_t values[2][kSlice / 8];  ///< pairs of v where the accumulators of a chunk's rows are
+
+    __device__ void load(const Element* v, const ChunkFactors& factors, int count) {
+      present = count;
+      decay = factors.decay;
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const int row = first_row() + 8 * half, begin = row * kRowBytes, exchange = begin >> 3 & (kRowBytes - 16);
+        feedback[half] = factors.feedback[row];
+        beta[half] = factors.beta[row];
+        write[half] = factors.write[row];
+        const char* const from = reinterpret_cast<const char*>(v) + begin + 2 * first_column();
+#pragma unroll
+        for (int n = 0; n < kSlice / 8; ++n) {
+          values[half][n] = *reinterpret_cast<const std::uint32_t*>(from + (n * 16 ^ exchange));
+        }
+      }
+    }
+
+    /// E = diag(beta) (V - diag(feedback) X) in place of X; zero for absent tokens, whatever their values hold.
+    __device__ void to_error(Rows& rows) const {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const bool absent = first_row() + 8 * half >= present;
+#pragma unroll
+        for (int n = 0; n < kSlice / 8; ++n) {
+          const Element* const pair = reinterpret_cast<const Element*>(&values[half][n]);
+#pragma unroll
+          for (int side = 0; side < 2; ++side) {
+            float& e = at(rows, 0, n, half, side);
+            e = absent ? 0 : beta[half] * (static_cast<float>(pair[side]) - feedback[half] * e);
+          }
+        }
+      }
+    }
+  };
+
+  /// Calls f(pair, m, i, half) for each pair of neighbours of the state that a thread holds and that exists.
+  template <class F>
+  __device__ void for_each_pair(const States& states, int first_v, const F& f) const {
+    if (states.data == nullptr) return;
+    float* row = states.data + n * states.stride[0] + head * states.stride[1] + first_row() * states.stride[2] +
+                 first_v + first_column();
+#pragma unroll
+    for (int m = 0; m < kK / 64; ++m) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+#pragma unroll
+        for (int i = 0; i < kSlice / 8; ++i) {
+          const bool exists = 64 * m + first_row() + 8 * half < x.K && first_v + 8 * i + first_column() < x.V;
+          if (exists) f(*reinterpret_cast<float2*>(row + 8 * i), m, i, half);
+        }
+        row += (half == 0 ? 8 : 56) * states.stride[2];
+        asm volatile("" : "+l"(row));  // one address at a time: all of them do not fit in registers
+      }
+    }
+  }
+
+  __device__ void advance_state(int group) const {
+    auto& slice = shared.slice[group];
+    const SliceBarriers barrier(group);
+    const int first_v = (blockIdx.x * Shape::kGroups + group) * kSlice, chunks = sequence.chunks();
+    State state;
+    clear(state);
+    for_each_pair(x.initial_state, first_v, [&](const float2& pair, int m, int i, int half) {
+      at(state, m, i, half, 0) = pair.x, at(state, m, i, half, 1) = pair.y;
+    });
+    RingPlace ring;
+    ChunkInputs inputs;
+    const auto load_inputs = [&](int chunk) {
+      const auto& [factors, full, empty] = shared.control[ring.stage];
+      wait_barrier(const_cast<std::uint64_t&>(full), ring.phase);
+      inputs.load(shared.stage[ring.stage].v[group], factors, count(chunk));
+    };
+    if (chunks > 0) load_inputs(0);
+    for (int chunk = 0; chunk < chunks; ++chunk) {
+      const int place = ring.stage;
+      Stage& stage = shared.stage[place];
+      if (chunk > 0) barrier_wait(barrier.state_read(), 2 * kWarpGroup);
+      store_transposed<Element, kK, kSlice>(state, slice.state);
+      fence_async();
+      barrier_wait(barrier.state_warps(), kWarpGroup);
+      Rows rows;
+      multiply(FromTile{}, tile<Element, kChunk, kK>(stage.k), tile<Element, kSlice, kK>(slice.state), rows,
+               GMMA::ScaleOut::Zero);
+      wait_for_products(rows);
+      barrier_arrive(barrier.state_written(), 2 * kWarpGroup);  // not before: this product is the one to wait for
+
+      inputs.to_error(rows);
+      store_transposed<Element, kChunk, kSlice>(rows, slice.error);
+      fence_async();
+      barrier_wait(barrier.state_warps(), kWarpGroup);
+      multiply(FromTile{}, tile<Element, kChunk, kChunk>(stage.inverse), tile<Element, kSlice, kChunk>(slice.error),
+               rows, GMMA::ScaleOut::Zero);
+#pragma unroll
+      for (int i = 0; i < size(state); ++i) state(i) *= inputs.decay;
+      wait_for_products(rows);
+
+      if (chunk > 0) barrier_wait(barrier.write_read(), 2 * kWarpGroup);
+      store_transposed<Element, kChunk, kSlice>(rows, stage.v[group], [&](int half) { return inputs.write[half]; });
+      store_transposed<Element, kChunk, kSlice>(rows, slice.write);
+      if (inputs.present < kChunk) clear_rows(stage.k, inputs.present);
+      fence_async();
+      barrier_wait(barrier.state_warps(), kWarpGroup);
+      barrier_arrive(barrier.write_written(), 2 * kWarpGroup);
+      multiply(FromTransposed{}, transposed<Element, kChunk, kK>(stage.k),
+               tile<Element, kSlice, kChunk>(stage.v[group]), state, GMMA::ScaleOut::One);
+      ring.template advance<Shape::kStages>();
+      if (chunk + 1 < chunks) load_inputs(chunk + 1);
+      wait_for_products(state);
+      release(place);
+    }
+    for_each_pair(x.final_state, first_v, [&](float2& pair, int m, int i, int half) {
+      pair = make_float2(at(state, m, i, half, 0), at(state, m, i, half, 1));
+    });
+  }
+
+  __device__ void write_output(int group) const {
+    auto& slice = shared.slice[group];
+    const SliceBarriers barrier(group);
+    const int first_v = (blockIdx.x * Shape::kGroups + group) * kSlice, chunks = sequence.chunks();
+    const float strength = KeyHead(x, head / x.group).strength;
+    RingPlace ring;
+    for (int chunk = 0; chunk < chunks; ++chunk, ring.template advance<Shape::kStages>()) {
+      Stage& stage = shared.stage[ring.stage];
+      const ChunkFactors& factors = shared.control[ring.stage].factors;
+      wait_barrier(shared.control[ring.stage].full, ring.phase);
+      barrier_wait(barrier.state_written(), 2 * kWarpGroup);
+      const Tensor state = tile<Element, kSlice, kK>(slice.state);
+      Rows rows;
+      if (strength != 0) {
+        multiply(FromTile{}, tile<Element, kChunk, kK>(stage.k), state, rows, GMMA::ScaleOut::Zero);
+        wait_for_products(rows);
+#pragma unroll
+        for (int i = 0; i < size(rows); ++i) rows(i) *= -strength;
+      } else {
+        clear(rows);
+      }
+      multiply(FromTile{}, tile<Element, kChunk, kK>(stage.q), state, rows, GMMA::ScaleOut::One);
+      float query[2];
+#pragma unroll
+      for (int half = 0; half < 2; ++half) query[half] = factors.query[first_row() + 8 * half];
+      wait_for_products(rows);
+      if (chunk + 1 < chunks) barrier_arrive(barrier.state_read(), 2 * kWarpGroup);
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+#pragma unroll
+        for (int c = 0; c < kSlice / 8; ++c) {
+          at(rows, 0, c, half, 0) *= query[half], at(rows, 0, c, half, 1) *= query[half];
+        }
+      }
+      barrier_wait(barrier.write_written(), 2 * kWarpGroup);
+      multiply(FromTile{}, tile<Element, kChunk, kChunk>(stage.read), tile<Element, kSlice, kChunk>(slice.write), rows,
+               GMMA::ScaleOut::One);
+      wait_for_products(rows);
+      release(ring.stage);
+      barrier_wait(barrier.output_warps(), kWarpGroup);  // nobody reads Vn any more: its place takes the output
+      store_rows(rows, slice.write, sequence.begin + chunk * kChunk, count(chunk), first_v);
+      if (chunk + 1 < chunks) barrier_arrive(barrier.write_read(), 2 * kWarpGroup);
+    }
+  }
+
+  /// Rows of the output by way of shared memory, so that neighbours in memory are written together.
+  __device__ void store_rows(const Rows& rows, Element* buffer, int token, int present, int first_v) const {
+    store<Element, kSlice>(
+        buffer, [&](int n, int half) { return make_float2(at(rows, 0, n, half, 0), at(rows, 0, n, half, 1)); });
+    __syncwarp();
+    constexpr int kPieces = kSlice / 8;
+    const int lane = threadIdx.x % 32, first = threadIdx.x % kWarpGroup / 32 * 16 + lane / kPieces;
+    const int v = first_v + lane % kPieces * 8;
+    Element* to = static_cast<Element*>(x.o) + sequence.batch * x.o_stride[0] + (token + first) * x.o_stride[1] +
+                  head * x.o_stride[2] + v;
+#pragma unroll
+    for (int i = 0; i < kPieces / 2; ++i, to += 32 / kPieces * x.o_stride[1]) {
+      const int row = first + 32 / kPieces * i;
+      const int offset = swizzled<kRowBytes>(row * kRowBytes + lane % kPieces * 16);
+      const uint4 piece = *reinterpret_cast<const uint4*>(reinterpret_cast<const char*>(buffer) + offset);
+      if (row < present && v < x.V) *reinterpret_cast<uint4*>(to) = piece;
+    }
+  }
+};
+
+template <class Shape>
+__global__ __launch_bounds__(Shape::kThreads, 1) void scan(const __grid_constant__ Arguments x) {
+  extern __shared__ __align__(1024) std::uint8_t memory[];
+  auto& shared = *reinterpret_cast<typename Shape::Shared*>(memory);
+  const Cluster cluster;
+  if (threadIdx.x == 0) {
+    for (auto& control : shared.control) {
+      initialize_barrier(control.full, 1);
+      initialize_barrier(control.empty, cluster.size * 2 * Shape::kGroups * kWarpGroup / 32);
+    }
+    cutlass::arch::fence_barrier_init();
+  }
+  cluster.wait_for_all();
+  const int n = blockIdx.z, head = blockIdx.y, role = cutlass::canonical_warp_group_idx();
+  const Scan<Shape> scan{x, shared, cluster, sequence(x.sequences, n), head, n};
+  if (role == 0) {
+    cutlass::arch::warpgroup_reg_dealloc<Shape::kProducerRegisters>();
+    if (threadIdx.x == 0) scan.produce();
+  } else if (role <= Shape::kGroups) {
+    cutlass::arch::warpgroup_reg_alloc<Shape::kStateRegisters>();
+    scan.advance_state(Shape::kGroups == 1 ? 0 : role - 1);
+  } else {
+    cutlass::arch::warpgroup_reg_dealloc<Shape::kOutputRegisters>();
+    scan.write_output(Shape::kGroups == 1 ? 0 : role - 1 - Shape::kGroups);
+  }
+  if (cluster.size > 1) cluster.wait_for_all();  // the others still write here
+}
+
+}  // namespace comba::delta_rule::cuda::sm90

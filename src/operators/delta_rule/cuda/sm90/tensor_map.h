@@ -1,0 +1,18 @@
+#pragma once
+
+#include <cuda.h>
+
+#include <string>
+
+#include "comba/view.h"
+
+namespace comba::delta_rule::cuda::sm90 {
+
+/// Why bulk tensor copies cannot read the tensor [B, T, heads, dim]; empty when they can.
+std::string tensor_map_refusal(const char* name, const ConstView& view);
+
+/// Reads boxes of 64 tokens and `columns` columns (16, 32 or 64) of a head, each row swizzled by its width; zeros
+/// beyond the tensor. Dims: dim, heads, T, B.
+CUtensorMap tensor_map(const ConstView& view, int columns);
+
+}  // namespace comba::delta_rule::cuda::sm90
