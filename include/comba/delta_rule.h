@@ -117,11 +117,20 @@ struct DeltaRuleBackward {
 
 /// T new tokens of B independent sequences, token by token, with the state updated in place.
 /// `inputs.initial_state` and `inputs.cu_seqlens` must be absent.
+///
+/// Speculative decoding: a first call with num_accepted 0 gives the outputs of all T drafted tokens and leaves the state
+/// as it was; once it is known how many of them stay, a second call with that number writes the state after these.
 struct DeltaRuleDecode {
   DeltaRuleOptions options{};
   DeltaRuleInputs inputs{};
-  View state{};  ///< [B, HV, K, V] f32   read, then overwritten
-  View o{};      ///< [B, T, HV, V]       dtype of q
+  View state{};  ///< [S, HV, K, V] f32 or bf16   read, then overwritten; S = B unless state_indices are given
+  View o{};      ///< [B, T, HV, V]               dtype of q
+  /// [B] i32: the state of each batch row, none of them twice; a row whose index is not in 0 .. S - 1 is skipped, its
+  /// output left as it is. Absent: row b has state b.
+  ConstView state_indices{};
+  /// [B] i32: after how many of the T tokens of each batch row its state is written; not in 1 .. T: it is left as it
+  /// was. Absent: all T. Outputs are those of all T tokens in any case.
+  ConstView num_accepted{};
   Execution execution{};
 };
 

@@ -26,6 +26,13 @@ inline std::string only_on_cpu(const Problem& x) {
   return x.execution.device == DeviceType::cpu ? "" : "works on tensors in host memory only";
 }
 
+/// The same of one that decodes in the simple case only: row b has state b, in f32, written after all tokens.
+inline std::string plain_decode_on_cpu(const Problem& x) {
+  if (x.execution.device != DeviceType::cpu || x.verb != Verb::decode_step) return only_on_cpu(x);
+  if (x.state.dtype != DType::f32) return "keeps states in f32";
+  return x.state_indices.given() || x.num_accepted.given() ? "has no state_indices or num_accepted" : "";
+}
+
 /// Best first, the definition last.
 const std::vector<Implementation>& implementations();
 

@@ -189,6 +189,24 @@ void check_gradient(const Checker& check, const char* name, const ConstView& gra
   }
 }
 
+void check_decode_state(const Checker& check, const DeltaRuleDecode& args, Problem& x) {
+  const View& state = args.state;
+  const std::int64_t states = args.state_indices.given() && state.rank > 0 ? state.sizes[0] : x.B;
+  check.shape("state", state, {states, x.HV, x.K, x.V}, "[S, HV, K, V]");
+  check.unit_stride("state", state);
+  check.rule(state.dtype == DType::f32 || state.dtype == DType::bf16, "state must be f32 or bf16; got ",
+             name_of(state.dtype));
+  for (const auto& [name, view] :
+       {std::pair{"state_indices", args.state_indices}, {"num_accepted", args.num_accepted}}) {
+    if (!view.given()) continue;
+    check.shape(name, view, {x.B}, "[B]");
+    check.dtype(name, view, DType::i32);
+  }
+  x.state = state;
+  x.state_indices = args.state_indices;
+  x.num_accepted = args.num_accepted;
+}
+
 }  // namespace
 
 Problem::Sequence Problem::sequence(std::int64_t n) const {
@@ -291,9 +309,8 @@ Problem check(const DeltaRuleDecode& args) {
   Problem x = delta_rule::check("delta_rule_decode_step", args.options, args.inputs, args.execution);
   x.verb = Verb::decode_step;
   x.o = args.o;
-  x.state = args.state;
   check.given("state", args.state);
-  check_state(check, "state", args.state, x);
+  check_decode_state(check, args, x);
   check_output(check, "o", args.o, x);
   return x;
 }

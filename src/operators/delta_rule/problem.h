@@ -17,6 +17,8 @@ struct Problem {
   DeltaRuleInputs in;
   ConstView o;               ///< absent in backward
   ConstView state;           ///< final_state of forward, if given; state of decode_step
+  ConstView state_indices;   ///< of decode_step, if given
+  ConstView num_accepted;    ///< of decode_step, if given
   float scale = 1;           ///< the query's factor, resolved
   std::int64_t B = 0;        ///< batch
   std::int64_t T = 0;        ///< tokens of a batch row

@@ -77,7 +77,7 @@ std::string needs_avx512(const Problem& x) {
   const bool has = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                    __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
                    __builtin_cpu_supports("avx512vl");
-  return has ? only_on_cpu(x) : "this processor has no AVX-512 (F, BW, CD, DQ, VL)";
+  return has ? plain_decode_on_cpu(x) : "this processor has no AVX-512 (F, BW, CD, DQ, VL)";
 }
 #endif
 
@@ -85,7 +85,7 @@ std::string needs_avx512(const Problem& x) {
 std::string needs_avx2(const Problem& x) {
   const bool has = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi") &&
                    __builtin_cpu_supports("bmi2");
-  return has ? only_on_cpu(x) : "this processor has no AVX2 with FMA and BMI";
+  return has ? plain_decode_on_cpu(x) : "this processor has no AVX2 with FMA and BMI";
 }
 #endif
 
@@ -101,7 +101,7 @@ std::vector<Implementation> chunk_implementations() {
 #endif
   // What the compiler's own flags allow: runs wherever this file does.
   list.push_back(
-      HWY_NAMESPACE::implementation(HWY_STATIC_TARGET == HWY_NEON ? "cpu.neon" : "cpu.baseline", only_on_cpu));
+      HWY_NAMESPACE::implementation(HWY_STATIC_TARGET == HWY_NEON ? "cpu.neon" : "cpu.baseline", plain_decode_on_cpu));
   return list;
 }
 

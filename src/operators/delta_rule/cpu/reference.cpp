@@ -94,12 +94,33 @@ void backward(const Problem& x, const DeltaRuleBackward& args, Workspace) {
   write(grad.initial_state, args.d_initial_state);
 }
 
+/// Entry n of a list of i32, or `absent` when there is none.
+std::int64_t entry(const ConstView& list, std::int64_t n, std::int64_t absent) {
+  return list.given() ? static_cast<const std::int32_t*>(list.data)[n * list.strides[0]] : absent;
+}
+
+/// Row n of the first dimension, as a tensor of one row.
+View row(View view, std::int64_t n) {
+  view.data = static_cast<char*>(view.data) + n * view.strides[0] * size_of(view.dtype);
+  view.sizes[0] = 1;
+  return view;
+}
+
 void decode_step(const Problem& x, const DeltaRuleDecode& args, Workspace) {
-  reference::DeltaRule r = read(x);
-  r.in.initial_state = read(args.state);
-  const reference::DeltaRule::Outputs out = r.forward();
-  write(out.o, args.o);
-  write(out.final_state, args.state);
+  const reference::DeltaRule all = read(x);
+  for (std::int64_t n = 0; n < x.B; ++n) {
+    const std::int64_t index = entry(args.state_indices, n, n), accepted = entry(args.num_accepted, n, x.T);
+    if (index < 0 || index >= args.state.sizes[0]) continue;
+    reference::DeltaRule r = all;
+    r.sequences = {all.sequences[n]};
+    r.in.initial_state = read(ConstView(row(args.state, index)));
+    const reference::Vector o = r.forward().o;
+    const std::size_t first = n * x.T * x.HV * x.V;
+    write({o.begin() + first, o.begin() + first + x.T * x.HV * x.V}, row(args.o, n));
+    if (accepted < 1 || accepted > x.T) continue;
+    r.sequences[0].num_tokens = accepted;
+    write(r.forward().final_state, row(args.state, index));
+  }
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 #include "operators/delta_rule/cuda/generic/generic.h"
 
+#include "operators/delta_rule/cuda/generic/decode.cuh"
 #include "operators/delta_rule/cuda/generic/recurrent.cuh"
 #include "runtime/cuda_check.h"
 
@@ -15,12 +16,15 @@ Strided strided(const ConstView& view) {
   return x;
 }
 
+constexpr std::int64_t kMaxGrid = 65535;  ///< of the second and third dimension
+
 const float* floats(const ConstView& view) { return static_cast<const float*>(view.data); }
 
 /// Whether every row of a state [N, HV, K, V] may be read in pieces of 16 bytes.
 bool rows_of_vectors(const Strided& state, std::int64_t V) {
-  bool aligned = V % 4 == 0 && reinterpret_cast<std::uintptr_t>(state.data) % 16 == 0;
-  for (const std::int64_t stride : state.stride) aligned = aligned && stride % 4 == 0;
+  const std::int64_t vector = 16 / size_of(state.dtype);
+  bool aligned = V % vector == 0 && reinterpret_cast<std::uintptr_t>(state.data) % 16 == 0;
+  for (const std::int64_t stride : state.stride) aligned = aligned && stride % vector == 0;
   return aligned;
 }
 
@@ -101,6 +105,46 @@ void run(const Problem& x, const ConstView& initial_state, const View& final_sta
   }
 }
 
+template <class T, class StateElement, int kKeys>
+void launch_decode(const Problem& x, const DecodeArguments& a) {
+  constexpr int kColumns = LaneState<StateElement, kKeys>::kColumns;
+  const dim3 grid(static_cast<unsigned>((x.V + kColumns - 1) / kColumns), static_cast<unsigned>(x.HV),
+                  static_cast<unsigned>(x.B));
+  decode<T, StateElement, kKeys><<<grid, kDecodeThreads, 0, x.execution.stream>>>(a);
+  check_cuda(cudaGetLastError(), "the launch of cuda.generic");
+}
+
+template <class T, class StateElement>
+void choose_decode_rows(const Problem& x, const DecodeArguments& a) {
+  if (x.K <= 64) return launch_decode<T, StateElement, 64>(x, a);
+  if (x.K <= 128) return launch_decode<T, StateElement, 128>(x, a);
+  if (x.K <= 192) return launch_decode<T, StateElement, 192>(x, a);
+  launch_decode<T, StateElement, 256>(x, a);
+}
+
+template <class T>
+void choose_decode_state(const Problem& x, const DecodeArguments& a) {
+  x.state.dtype == DType::f32 ? choose_decode_rows<T, float>(x, a) : choose_decode_rows<T, __nv_bfloat16>(x, a);
+}
+
+void run_decode(const Problem& x, const DecodeArguments& a) {
+  if (x.B == 0 || x.T == 0) return;
+  switch (x.in.q.dtype) {
+    case DType::bf16:
+      return choose_decode_state<__nv_bfloat16>(x, a);
+    case DType::f16:
+      return choose_decode_state<__half>(x, a);
+    default:
+      return choose_decode_state<float>(x, a);
+  }
+}
+
+/// What only the kernel for new tokens can do, of a decode call.
+bool needs_decode_kernel(const Problem& x) {
+  return x.verb == Verb::decode_step &&
+         (x.state_indices.given() || x.num_accepted.given() || x.state.dtype != DType::f32);
+}
+
 std::string refusal(const Problem& x) {
   if (x.execution.device != DeviceType::cuda) return "works on tensors in GPU memory only";
   if (x.verb == Verb::backward) return "has no backward yet";
@@ -108,6 +152,10 @@ std::string refusal(const Problem& x) {
   if (cudaGetDevice(&device) != cudaSuccess) return "no GPU is visible";
   check_cuda(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), "cudaDeviceGetAttribute");
   if (major < 8) return "needs a GPU of compute capability 8.0 or later";
+  if (needs_decode_kernel(x)) {
+    if (!rows_of_vectors(strided(x.state), x.V)) return "needs rows of the state that begin at multiples of 16 bytes";
+    if (x.HV > kMaxGrid || x.B > kMaxGrid) return "has at most 65535 heads and sequences";
+  }
   const std::int64_t slices = (x.V + kSliceColumns - 1) / kSliceColumns;
   return x.N * x.HV * slices < (std::int64_t{1} << 31) ? "" : "has at most 2^31 slices of heads";
 }
@@ -118,7 +166,18 @@ void forward(const Problem& x, const DeltaRuleForward& args, Workspace) {
   run(x, x.in.initial_state, args.final_state, args.o);
 }
 
-void decode_step(const Problem& x, const DeltaRuleDecode& args, Workspace) { run(x, args.state, args.state, args.o); }
+void decode_step(const Problem& x, const DeltaRuleDecode& args, Workspace) {
+  if (!rows_of_vectors(strided(x.state), x.V) || x.HV > kMaxGrid || x.B > kMaxGrid) {
+    return run(x, args.state, args.state, args.o);
+  }
+  DecodeArguments a{arguments(x, args.state, {}, args.o)};
+  a.state_indices = static_cast<const std::int32_t*>(x.state_indices.data);
+  a.state_indices_stride = x.state_indices.strides[0];
+  a.num_accepted = static_cast<const std::int32_t*>(x.num_accepted.data);
+  a.num_accepted_stride = x.num_accepted.strides[0];
+  a.num_states = x.state.sizes[0];
+  run_decode(x, a);
+}
 
 }  // namespace
 

@@ -98,6 +98,11 @@ inline __device__ float warp_sum(float x) {
   return x;
 }
 
+/// What a token brings besides its rows.
+struct TokenGates {
+  float alpha, seen, beta, k_dot_q;
+};
+
 /// kTile tokens, ready to be applied; K is padded with zeros to kKeys.
 template <int kKeys>
 struct Tile {
@@ -105,13 +110,18 @@ struct Tile {
   float k[kTile][kKeys];
   float p[kTile][kKeys];
   float v[kTile][kSliceColumns];
-  float alpha[kTile], seen[kTile], beta[kTile], k_dot_q[kTile];
+  TokenGates gates[kTile];
 };
 
 /// One value head, or rather a slice of it, of one sequence.
 struct Slice {
   int head, key, feedback, column;
   std::int64_t sequence, batch, begin, end;
+
+  /// All columns of a head; each batch row is a sequence.
+  __device__ Slice(const Arguments& x, int batch, int head)
+      : head(head), key(head / x.group), feedback(x.value_heads_per_p > 0 ? head / x.value_heads_per_p : 0), column(0),
+        sequence(batch), batch(batch), begin(0), end(x.T) {}
 
   __device__ explicit Slice(const Arguments& x) {
     const std::int64_t block = blockIdx.x;
@@ -197,7 +207,6 @@ __device__ float dot(const Row<kElements>& x, const Row<kElements>& y) {
 template <class T, int kKeys>
 struct RawToken {
   RawRow<T, kKeys / 32> raw_q, raw_k, raw_p;
-  unsigned raw_v;
   RawGate raw_step, raw_decay;
 
   __device__ void load(const Arguments& x, const Slice& s, std::int64_t token) {
@@ -205,15 +214,13 @@ struct RawToken {
     raw_k.load(x.k, s, token, s.key, x.K);
     raw_p = raw_k;
     if (x.p.data) raw_p.load(x.p, s, token, s.feedback, x.K);
-    const int column = s.column + static_cast<int>(threadIdx.x % 32);
-    const std::int64_t row = s.batch * x.v.stride[0] + token * x.v.stride[1] + s.head * x.v.stride[2];
-    raw_v = column < x.V ? load_bits(static_cast<const T*>(x.v.data) + row + column) : 0;
     raw_step.load(x.step, s.batch, token, s.head);
     raw_decay.load(x.decay, s.batch, token, s.head);
   }
 
-  /// Into place `i` of the tile (README.md section 3).
-  __device__ void prepare(const Arguments& x, const HeadConstants& head, int i, Tile<kKeys>& tile) const {
+  /// README.md section 3.
+  __device__ void prepare(const Arguments& x, const HeadConstants& head, float* to_q, float* to_k, float* to_p,
+                          TokenGates& gates) const {
     Row<kKeys / 32> q(raw_q), k(raw_k), p(raw_p);
     const bool p_given = x.p.data != nullptr;
     if (x.fla && p_given) {
@@ -225,20 +232,18 @@ struct RawToken {
     const float rq = x.l2norm ? 1 / sqrtf(qq + x.l2norm_eps) : 1;
     const float rk = x.l2norm ? 1 / sqrtf(kk + x.l2norm_eps) : 1;
     const float rp = x.l2norm && x.fla ? 1 / sqrtf(pp + x.l2norm_eps) : 1;
-    q.store_scaled(rq, tile.q[i]);
-    k.store_scaled(rk, tile.k[i]);
-    p_given ? p.store_scaled(rp, tile.p[i]) : k.store_scaled(head.b * rk, tile.p[i]);
-    const int lane = threadIdx.x % 32;
-    tile.v[i][lane] = as_float<T>(raw_v);
-    if (lane > 0) return;
+    q.store_scaled(rq, to_q);
+    k.store_scaled(rk, to_k);
+    p_given ? p.store_scaled(rp, to_p) : k.store_scaled(head.b * rk, to_p);
+    if (threadIdx.x % 32 > 0) return;
     const float step = raw_step.value(x.step.dtype), decay = raw_decay.value(x.decay.dtype);
     const float a = decay + head.bias;
     const float g = x.A_log ? head.rate * (fmaxf(a, 0) + log1pf(expf(-fabsf(a)))) : decay;
     const float alpha = expf(g < -128 ? -128 : g);  // NaN must stay NaN, which fmaxf would drop
-    tile.alpha[i] = alpha;
-    tile.seen[i] = x.gated_delta ? alpha : 1;
-    tile.beta[i] = x.beta_given ? step : x.beta_scale / (1 + expf(-step));
-    tile.k_dot_q[i] = rk * rq * kq;
+    gates.alpha = alpha;
+    gates.seen = x.gated_delta ? alpha : 1;
+    gates.beta = x.beta_given ? step : x.beta_scale / (1 + expf(-step));
+    gates.k_dot_q = rk * rq * kq;
   }
 };
 
@@ -247,6 +252,7 @@ template <class T, int kKeys>
 struct Preparation {
   static constexpr int kTokens = kTile / 4;
   RawToken<T, kKeys> raw[kTokens];
+  unsigned raw_v[kTokens];
 
   static __device__ int place(int i) { return (static_cast<int>(threadIdx.x) - kStateThreads) / 32 + 4 * i; }
 
@@ -255,12 +261,22 @@ struct Preparation {
   __device__ void load(const Arguments& x, const Slice& s, std::int64_t first) {
     if (first >= s.end) return;
 #pragma unroll
-    for (int i = 0; i < kTokens; ++i) raw[i].load(x, s, min(first + place(i), s.end - 1));
+    for (int i = 0; i < kTokens; ++i) {
+      const std::int64_t token = min(first + place(i), s.end - 1);
+      raw[i].load(x, s, token);
+      const int column = s.column + static_cast<int>(threadIdx.x % 32);
+      const std::int64_t row = s.batch * x.v.stride[0] + token * x.v.stride[1] + s.head * x.v.stride[2];
+      raw_v[i] = column < x.V ? load_bits(static_cast<const T*>(x.v.data) + row + column) : 0;
+    }
   }
 
   __device__ void prepare(const Arguments& x, const HeadConstants& head, Tile<kKeys>& tile) const {
 #pragma unroll
-    for (int i = 0; i < kTokens; ++i) raw[i].prepare(x, head, place(i), tile);
+    for (int i = 0; i < kTokens; ++i) {
+      const int to = place(i);
+      raw[i].prepare(x, head, tile.q[to], tile.k[to], tile.p[to], tile.gates[to]);
+      tile.v[to][threadIdx.x % 32] = as_float<T>(raw_v[i]);
+    }
   }
 };
 

@@ -131,11 +131,11 @@ __device__ void advance(const Arguments& x, const Slice& s, T* o, int i, const T
 
   // Lanes 0..15 have S^T p of column lane / 2, the others S^T q of column lane / 2 - 8.
   const int column = lane / 2 % kWarpColumns, of_slice = static_cast<int>(threadIdx.x) / 32 * kWarpColumns + column;
-  const float alpha = tile.alpha[i];
-  float u = tile.beta[i] * (tile.v[i][of_slice] - tile.seen[i] * sum);
+  const auto [alpha, seen, beta, k_dot_q] = tile.gates[i];
+  float u = beta * (tile.v[i][of_slice] - seen * sum);
   u = __shfl_sync(~0u, u, lane % 16);
   if (lane >= 16 && lane % 2 == 0 && s.column + of_slice < x.V) {
-    o[of_slice] = from_float<T>(x.scale * (alpha * sum + u * tile.k_dot_q[i]));
+    o[of_slice] = from_float<T>(x.scale * (alpha * sum + u * k_dot_q));
   }
   float write[kWarpColumns];
 #pragma unroll

@@ -8,19 +8,16 @@
 /// Launches of the kernels of one element type; each is compiled in a file of its own.
 namespace comba::delta_rule::cuda::sm90 {
 
-/// Queues a kernel in clusters of `cluster` blocks; if `early`, it may start before the kernel before it has ended.
+/// Queues a kernel; if `early`, it may start before the kernel before it has ended.
 template <class Kernel>
-void launch(Kernel kernel, dim3 grid, int threads, int shared_bytes, int cluster, bool early, cudaStream_t stream,
+void launch(Kernel kernel, dim3 grid, int threads, int shared_bytes, bool early, cudaStream_t stream,
             const Arguments& x) {
   check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes),
              "cudaFuncSetAttribute");
-  cudaLaunchAttribute attributes[2];
-  attributes[0].id = cudaLaunchAttributeClusterDimension;
-  attributes[0].val.clusterDim = {static_cast<unsigned>(cluster), 1, 1};
-  attributes[1].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attributes[1].val.programmaticStreamSerializationAllowed = early;
-  const cudaLaunchConfig_t config = {grid,   dim3(threads), static_cast<std::size_t>(shared_bytes),
-                                     stream, attributes,    2};
+  cudaLaunchAttribute attribute;
+  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attribute.val.programmaticStreamSerializationAllowed = early;
+  const cudaLaunchConfig_t config = {grid, dim3(threads), static_cast<std::size_t>(shared_bytes), stream, &attribute, 1};
   check_cuda(cudaLaunchKernelEx(&config, kernel, x), "the launch of cuda.sm90");
 }
 
@@ -28,14 +25,14 @@ template <class Element, int kK>
 void launch_prepare(const Arguments& x, cudaStream_t stream) {
   if (x.sequences.slots == 0) return;
   const dim3 grid(x.sequences.slots, x.HV / x.group);
-  launch(prepare<Element, kK>, grid, kWarpGroup, sizeof(PrepareShared<Element, kK>), 1, false, stream, x);
+  launch(prepare<Element, kK>, grid, kWarpGroup, sizeof(PrepareShared<Element, kK>), false, stream, x);
 }
 
 template <class Shape>
 void launch_scan(const Arguments& x, cudaStream_t stream) {
   constexpr int kColumns = Shape::kSlice * Shape::kGroups;
   const dim3 grid((x.V + kColumns - 1) / kColumns, x.HV, x.sequences.N);
-  launch(scan<Shape>, grid, Shape::kThreads, sizeof(typename Shape::Shared), grid.x % 2 == 0 ? 2 : 1, true, stream, x);
+  launch(scan<Shape>, grid, Shape::kThreads, sizeof(typename Shape::Shared), true, stream, x);
 }
 
 template <class Element, int kK>

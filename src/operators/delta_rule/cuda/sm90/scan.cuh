@@ -2,7 +2,6 @@
 
 #include <cutlass/arch/reg_reconfig.h>
 
-#include "operators/delta_rule/cuda/sm90/cluster.cuh"
 #include "operators/delta_rule/cuda/sm90/gates.cuh"
 #include "operators/delta_rule/cuda/sm90/tiles.cuh"
 
@@ -20,8 +19,7 @@
 ///     an output warpgroup    Q S | R Vn | store |  ...        beside it, one step behind
 ///
 /// Both read S and Vn, rounded to 16 bits, in shared memory, transposed: columns of V are rows of the tiles.
-/// Shared memory: a ring of 2 to 4 chunks, S, E and Vn. Two blocks of neighbouring slices may form a cluster: each
-/// brings half of the tiles for both.
+/// Shared memory: a ring of 2 to 4 chunks, S, E and Vn.
 namespace comba::delta_rule::cuda::sm90 {
 
 template <class Element_, int kK_, int kSlice_, int kGroups_>
@@ -93,7 +91,6 @@ struct Scan {
 
   const Arguments& x;
   Shared& shared;
-  const Cluster cluster;
   const Sequence sequence;
   const int head, n;  ///< value head, sequence
 
@@ -110,31 +107,25 @@ struct Scan {
       set_barrier_transaction_bytes(full, sizeof(stage) + sizeof(factors));
       const int token = sequence.begin + chunk * kChunk;
       const auto& matrices = x.chunks[static_cast<std::int64_t>(sequence.slot + chunk) * x.HV + head];
-      int number = 0;
-      for (int column = 0; column < kK; column += 64, ++number) {
-        if (!cluster.queues(number)) continue;
-        cluster.load_box(x.k, full, stage.k + kChunk * column, column, key, token, sequence.batch);
-      }
-      if (cluster.queues(number++)) {
-        cluster.load_bytes(matrices.inverse, full, stage.inverse, sizeof(stage.inverse));
+      for (int column = 0; column < kK; column += 64) {
+        load_box(x.k, full, stage.k + kChunk * column, column, key, token, sequence.batch);
       }
       for (int group = 0; group < Shape::kGroups; ++group) {
         const int column = (blockIdx.x * Shape::kGroups + group) * kSlice;
         load_box(x.v, full, stage.v[group], column, head, token, sequence.batch);
       }
+      SM90_BULK_COPY_G2S::copy(matrices.inverse, &full, stage.inverse, 2 * sizeof(stage.inverse));
       SM90_BULK_COPY_G2S::copy(&matrices.factors, &full, &factors, sizeof(factors));
-      for (int column = 0; column < kK; column += 64, ++number) {
-        if (!cluster.queues(number)) continue;
-        cluster.load_box(x.q, full, stage.q + kChunk * column, column, key, token, sequence.batch);
+      for (int column = 0; column < kK; column += 64) {
+        load_box(x.q, full, stage.q + kChunk * column, column, key, token, sequence.batch);
       }
-      if (cluster.queues(number)) cluster.load_bytes(matrices.read, full, stage.read, sizeof(stage.read));
     }
   }
 
   /// A warp has done with a stage.
   __device__ void release(int stage) const {
     __syncwarp();
-    if (threadIdx.x % 32 == 0) cluster.arrive(shared.control[stage].empty);
+    if (threadIdx.x % 32 == 0) arrive_barrier(shared.control[stage].empty);
   }
 
   /// Rows of absent tokens, which belong to the next sequence: zero times whatever they hold must be zero.
@@ -219,8 +210,8 @@ struct Scan {
     RingPlace ring;
     ChunkInputs inputs;
     const auto load_inputs = [&](int chunk) {
-      const auto& [factors, full, empty] = shared.control[ring.stage];
-      wait_barrier(const_cast<std::uint64_t&>(full), ring.phase);
+      auto& [factors, full, empty] = shared.control[ring.stage];
+      wait_barrier(full, ring.phase);
       inputs.load(shared.stage[ring.stage].v[group], factors, count(chunk));
     };
     if (chunks > 0) load_inputs(0);
@@ -238,6 +229,10 @@ struct Scan {
       barrier_arrive(barrier.state_written(), 2 * kWarpGroup);  // not before: this product is the one to wait for
 
       inputs.to_error(rows);
+      if (inputs.present < kChunk) {
+        clear_rows(stage.k, inputs.present);
+        fence_async();
+      }
       store_transposed<Element, kChunk, kSlice>(rows, slice.error);
       fence_async();
       barrier_wait(barrier.state_warps(), kWarpGroup);
@@ -250,7 +245,6 @@ struct Scan {
       if (chunk > 0) barrier_wait(barrier.write_read(), 2 * kWarpGroup);
       store_transposed<Element, kChunk, kSlice>(rows, stage.v[group], [&](int half) { return inputs.write[half]; });
       store_transposed<Element, kChunk, kSlice>(rows, slice.write);
-      if (inputs.present < kChunk) clear_rows(stage.k, inputs.present);
       fence_async();
       barrier_wait(barrier.state_warps(), kWarpGroup);
       barrier_arrive(barrier.write_written(), 2 * kWarpGroup);
@@ -335,17 +329,16 @@ template <class Shape>
 __global__ __launch_bounds__(Shape::kThreads, 1) void scan(const __grid_constant__ Arguments x) {
   extern __shared__ __align__(1024) std::uint8_t memory[];
   auto& shared = *reinterpret_cast<typename Shape::Shared*>(memory);
-  const Cluster cluster;
   if (threadIdx.x == 0) {
     for (auto& control : shared.control) {
       initialize_barrier(control.full, 1);
-      initialize_barrier(control.empty, cluster.size * 2 * Shape::kGroups * kWarpGroup / 32);
+      initialize_barrier(control.empty, 2 * Shape::kGroups * kWarpGroup / 32);
     }
     cutlass::arch::fence_barrier_init();
   }
-  cluster.wait_for_all();
+  __syncthreads();
   const int n = blockIdx.z, head = blockIdx.y, role = cutlass::canonical_warp_group_idx();
-  const Scan<Shape> scan{x, shared, cluster, sequence(x.sequences, n), head, n};
+  const Scan<Shape> scan{x, shared, sequence(x.sequences, n), head, n};
   if (role == 0) {
     cutlass::arch::warpgroup_reg_dealloc<Shape::kProducerRegisters>();
     if (threadIdx.x == 0) scan.produce();
@@ -356,7 +349,6 @@ __global__ __launch_bounds__(Shape::kThreads, 1) void scan(const __grid_constant
     cutlass::arch::warpgroup_reg_dealloc<Shape::kOutputRegisters>();
     scan.write_output(Shape::kGroups == 1 ? 0 : role - 1 - Shape::kGroups);
   }
-  if (cluster.size > 1) cluster.wait_for_all();  // the others still write here
 }
 
 }  // namespace comba::delta_rule::cuda::sm90
