@@ -122,6 +122,8 @@ struct ThroughDevice {
     tensors.move(args.inputs);
     tensors.move(args.state);
     tensors.move(args.o);
+    tensors.move(args.state_indices);
+    tensors.move(args.num_accepted);
     const Problem x = delta_rule::check(args);
     const std::int64_t bytes = implementation().decode_workspace(x);
     const DeviceMemory workspace(bytes);

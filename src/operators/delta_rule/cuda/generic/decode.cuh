@@ -8,15 +8,12 @@
 ///
 /// with seen = 1 for rule comba and alpha for gated_delta. Both products read the old state.
 ///
-/// Grid: (slices of columns, value head, batch row). Block: four warps. A lane holds 16 bytes of each of kK / 16 rows,
-/// so that 8 lanes read 128 bytes of a row and a block reads 16 rows at once: all of its loads are under way before the
-/// first value is needed, while the tokens are prepared, a warp each.
+/// Grid: (slices of columns, value head, batch row). Block: a warp for each 32 rows of the state. A lane holds 16 bytes of
+/// each of 8 rows, so that 8 lanes read 128 bytes of a row: all loads of a block are under way before the first value is
+/// needed, while the tokens are prepared, a warp each.
 /// Shared memory: q, k, p of up to 8 tokens; sums over the rows of each warp, twice, so that a token needs one barrier.
 /// Numerics: fp32 throughout, sums in a fixed order; a state in bf16 is rounded once a call.
 namespace comba::delta_rule::cuda::generic {
-
-constexpr int kDecodeThreads = 128;
-constexpr int kDecodeWarps = kDecodeThreads / 32;
 
 /// What decode is told besides. The state is `initial_state` of Arguments, of any of the dtypes f32 and bf16.
 struct DecodeArguments : Arguments {
@@ -30,16 +27,13 @@ __device__ Element* row_of(const Strided& x, int batch, std::int64_t token, int 
   return static_cast<Element*>(x.data) + batch * x.stride[0] + token * x.stride[1] + head * x.stride[2];
 }
 
-/// Sums over the rows of each warp of S^T p and S^T q.
-template <int kColumns>
-using PartialSums = float[kDecodeWarps][2][kColumns];
-
-/// What a lane holds of the state: columns first_column() .. of rows first_row() + 16 i.
+/// What a lane holds of the state: columns first_column() .. of rows first_row() + kRowStep i.
 template <class StateElement, int kKeys>
 struct LaneState {
   static constexpr int kLaneColumns = 16 / sizeof(StateElement);
   static constexpr int kColumns = 8 * kLaneColumns;  ///< of a block
-  static constexpr int kRows = kKeys / 16;
+  static constexpr int kRows = 8;
+  static constexpr int kRowStep = kKeys / kRows;
   float at[kRows][kLaneColumns];
 
   static __device__ int first_row() { return static_cast<int>(threadIdx.x) / 8; }
@@ -50,7 +44,7 @@ struct LaneState {
     uint4 raw[kRows];
 #pragma unroll
     for (int i = 0; i < kRows; ++i) {
-      const int row = first_row() + 16 * i;
+      const int row = first_row() + kRowStep * i;
       raw[i] = row < K && first_column() < columns
                    ? *reinterpret_cast<const uint4*>(from + row * stride + first_column())
                    : uint4{};
@@ -66,7 +60,7 @@ struct LaneState {
   __device__ void store(StateElement* to, std::int64_t stride, int K, int columns) const {
 #pragma unroll
     for (int i = 0; i < kRows; ++i) {
-      const int row = first_row() + 16 * i;
+      const int row = first_row() + kRowStep * i;
       uint4 raw;
       StateElement* const elements = reinterpret_cast<StateElement*>(&raw);
 #pragma unroll
@@ -82,7 +76,7 @@ struct LaneState {
                            float (&read)[kLaneColumns]) const {
 #pragma unroll
     for (int i = 0; i < kRows; ++i) {
-      const float p_row = p[first_row() + 16 * i], q_row = q[first_row() + 16 * i];
+      const float p_row = p[first_row() + kRowStep * i], q_row = q[first_row() + kRowStep * i];
 #pragma unroll
       for (int c = 0; c < kLaneColumns; ++c) {
         recalled[c] = fmaf(p_row, at[i][c], recalled[c]);
@@ -95,7 +89,7 @@ struct LaneState {
   __device__ void advance(float alpha, const float* k, const float (&u)[kLaneColumns]) {
 #pragma unroll
     for (int i = 0; i < kRows; ++i) {
-      const float k_row = k[first_row() + 16 * i];
+      const float k_row = k[first_row() + kRowStep * i];
 #pragma unroll
       for (int c = 0; c < kLaneColumns; ++c) at[i][c] = fmaf(k_row, u[c], alpha * at[i][c]);
     }
@@ -103,12 +97,12 @@ struct LaneState {
 };
 
 template <class T, class StateElement, int kKeys>
-__global__ __launch_bounds__(kDecodeThreads, 4) void decode(const __grid_constant__ DecodeArguments x) {
+__global__ __launch_bounds__(kKeys, 512 / kKeys) void decode(const __grid_constant__ DecodeArguments x) {
   using State = LaneState<StateElement, kKeys>;
-  constexpr int kColumns = State::kColumns, kLaneColumns = State::kLaneColumns;
+  constexpr int kColumns = State::kColumns, kLaneColumns = State::kLaneColumns, kWarps = kKeys / 32;
   __shared__ float q[kTile][kKeys], k[kTile][kKeys], p[kTile][kKeys];
   __shared__ TokenGates gates[kTile];
-  __shared__ PartialSums<kColumns> partial_sums[2];
+  __shared__ float partial_sums[2][kWarps][2][kColumns];  // S^T p and S^T q over the rows of each warp
   const int batch = blockIdx.z, head = blockIdx.y, column = blockIdx.x * kColumns, columns = x.V - column;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, first_column = State::first_column();
   const std::int64_t index = x.state_indices ? x.state_indices[batch * x.state_indices_stride] : batch;
@@ -124,7 +118,7 @@ __global__ __launch_bounds__(kDecodeThreads, 4) void decode(const __grid_constan
   for (std::int64_t first = 0; first < x.T; first += kTile) {
     const int count = static_cast<int>(min(std::int64_t{kTile}, x.T - first));
     if (first > 0) __syncthreads();  // the tokens before have been used
-    for (int i = warp; i < count; i += kDecodeWarps) {
+    for (int i = warp; i < count; i += kWarps) {
       RawToken<T, kKeys> raw;
       raw.load(x, slice, first + i);
       raw.prepare(x, constants, q[i], k[i], p[i], gates[i]);
@@ -160,7 +154,7 @@ __global__ __launch_bounds__(kDecodeThreads, 4) void decode(const __grid_constan
       for (int c = 0; c < kLaneColumns; ++c) {
         float sum_p = 0, sum_q = 0;
 #pragma unroll
-        for (int w = 0; w < kDecodeWarps; ++w) {
+        for (int w = 0; w < kWarps; ++w) {
           sum_p += sums[w][0][first_column + c], sum_q += sums[w][1][first_column + c];
         }
         u[c] = gate.beta * (v[c] - gate.seen * sum_p);

@@ -110,7 +110,7 @@ void launch_decode(const Problem& x, const DecodeArguments& a) {
   constexpr int kColumns = LaneState<StateElement, kKeys>::kColumns;
   const dim3 grid(static_cast<unsigned>((x.V + kColumns - 1) / kColumns), static_cast<unsigned>(x.HV),
                   static_cast<unsigned>(x.B));
-  decode<T, StateElement, kKeys><<<grid, kDecodeThreads, 0, x.execution.stream>>>(a);
+  decode<T, StateElement, kKeys><<<grid, kKeys, 0, x.execution.stream>>>(a);
   check_cuda(cudaGetLastError(), "the launch of cuda.generic");
 }
 
