@@ -8,10 +8,15 @@
 ///
 /// with seen = 1 for rule comba and alpha for gated_delta. Both products read the old state.
 ///
-/// Grid: (slices of columns, value head, batch row). Block: a warp for each 32 rows of the state. A lane holds 16 bytes of
-/// each of 8 rows, so that 8 lanes read 128 bytes of a row: all loads of a block are under way before the first value is
-/// needed, while the tokens are prepared, a warp each.
-/// Shared memory: q, k, p of up to 8 tokens; sums over the rows of each warp, twice, so that a token needs one barrier.
+/// Grid: as many blocks as fit; each works on one piece after the other: as many columns of the state of a value head of
+/// a batch row as fill 128 bytes. Block: state warps, whose lanes hold 4 columns of 8 rows each, and one more that
+/// prepares the tokens of the next piece meanwhile:
+///
+///     token warp      prepare 0 | prepare 1        | prepare 2        | ...
+///     state warps               | products, update | products, update | ...        | is a barrier of the block
+///
+/// Shared memory: the states of the next two pieces, on their way; each thread reads what it copied itself, so nobody has
+/// to be waited for. Tokens as q, k, p, twice. Sums over the rows of each warp, twice, so that a token needs one barrier.
 /// Numerics: fp32 throughout, sums in a fixed order; a state in bf16 is rounded once a call.
 namespace comba::delta_rule::cuda::generic {
 
@@ -20,6 +25,7 @@ struct DecodeArguments : Arguments {
   const std::int32_t* state_indices = nullptr;  ///< [B], or null: b
   const std::int32_t* num_accepted = nullptr;   ///< [B], or null: T
   std::int64_t state_indices_stride = 0, num_accepted_stride = 0, num_states = 0;
+  unsigned num_pieces = 0;  ///< num_slices of each value head of each batch row
 };
 
 template <class Element>
@@ -27,47 +33,85 @@ __device__ Element* row_of(const Strided& x, int batch, std::int64_t token, int 
   return static_cast<Element*>(x.data) + batch * x.stride[0] + token * x.stride[1] + head * x.stride[2];
 }
 
+/// One piece of the work.
+template <class StateElement>
+struct DecodePiece {
+  unsigned number;
+  int column, head, batch;
+  StateElement* state = nullptr;  ///< its first column; null: there is no such piece, or its row is skipped
+
+  __device__ DecodePiece(const DecodeArguments& x, unsigned number, int columns) : number(number) {
+    const unsigned slices = x.num_slices, heads = x.HV;
+    column = static_cast<int>(number % slices) * columns;
+    head = static_cast<int>(number / slices % heads);
+    batch = static_cast<int>(number / slices / heads);
+    if (number >= x.num_pieces) return;
+    const std::int64_t index = x.state_indices ? x.state_indices[batch * x.state_indices_stride] : batch;
+    if (index < 0 || index >= x.num_states) return;
+    state = static_cast<StateElement*>(x.initial_state.data) + index * x.initial_state.stride[0] +
+            head * x.initial_state.stride[1] + column;
+  }
+};
+
 /// What a lane holds of the state: columns first_column() .. of rows first_row() + kRowStep i.
 template <class StateElement, int kKeys>
 struct LaneState {
-  static constexpr int kLaneColumns = 16 / sizeof(StateElement);
-  static constexpr int kColumns = 8 * kLaneColumns;  ///< of a block
-  static constexpr int kRows = 8;
+  static constexpr int kLaneColumns = 4, kRows = 8;
+  static constexpr int kColumns = 128 / sizeof(StateElement);  ///< of a piece
+  static constexpr int kRowLanes = kColumns / kLaneColumns;    ///< lanes that share a row
   static constexpr int kRowStep = kKeys / kRows;
+  static constexpr int kThreads = kRowLanes * kRowStep;
+  using Vector = std::conditional_t<sizeof(StateElement) == 4, uint4, uint2>;
+  using Stage = Vector[kRows][kThreads];
   float at[kRows][kLaneColumns];
 
-  static __device__ int first_row() { return static_cast<int>(threadIdx.x) / 8; }
-  static __device__ int first_column() { return static_cast<int>(threadIdx.x) % 8 * kLaneColumns; }
+  static __device__ int first_row() { return static_cast<int>(threadIdx.x) / kRowLanes; }
+  static __device__ int first_column() { return static_cast<int>(threadIdx.x) % kRowLanes * kLaneColumns; }
 
-  /// `from`: the first column of the block.
-  __device__ void load(const StateElement* from, std::int64_t stride, int K, int columns) {
-    uint4 raw[kRows];
+  /// Queues the copy of a piece as one group; `from`: its first column, or null for nothing.
+  static __device__ void copy(const StateElement* from, std::int64_t stride, int K, int columns, Stage& to) {
+    if (from && first_column() < columns) {
+      const StateElement* row = from + first_row() * stride + first_column();
 #pragma unroll
-    for (int i = 0; i < kRows; ++i) {
-      const int row = first_row() + kRowStep * i;
-      raw[i] = row < K && first_column() < columns
-                   ? *reinterpret_cast<const uint4*>(from + row * stride + first_column())
-                   : uint4{};
+      for (int i = 0; i < kRows; ++i, row += kRowStep * stride) {
+        if (first_row() + kRowStep * i < K) {
+          asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(
+                           static_cast<unsigned>(__cvta_generic_to_shared(&to[i][threadIdx.x]))),
+                       "l"(row), "n"(sizeof(Vector))
+                       : "memory");
+        }
+      }
     }
+    asm volatile("cp.async.commit_group;" ::: "memory");
+  }
+
+  /// Waits until at most kLater groups queued later are on their way.
+  template <int kLater>
+  static __device__ void wait_for_copy() {
+    asm volatile("cp.async.wait_group %0;" ::"n"(kLater) : "memory");
+  }
+
+  __device__ void load(const Stage& from, int K, int columns) {
 #pragma unroll
     for (int i = 0; i < kRows; ++i) {
-      const StateElement* const elements = reinterpret_cast<const StateElement*>(&raw[i]);
+      const Vector raw = from[i][threadIdx.x];
+      const StateElement* const elements = reinterpret_cast<const StateElement*>(&raw);
+      const bool exists = first_row() + kRowStep * i < K && first_column() < columns;
 #pragma unroll
-      for (int c = 0; c < kLaneColumns; ++c) at[i][c] = static_cast<float>(elements[c]);
+      for (int c = 0; c < kLaneColumns; ++c) at[i][c] = exists ? static_cast<float>(elements[c]) : 0;
     }
   }
 
   __device__ void store(StateElement* to, std::int64_t stride, int K, int columns) const {
+    if (first_column() >= columns) return;
+    StateElement* row = to + first_row() * stride + first_column();
 #pragma unroll
-    for (int i = 0; i < kRows; ++i) {
-      const int row = first_row() + kRowStep * i;
-      uint4 raw;
+    for (int i = 0; i < kRows; ++i, row += kRowStep * stride) {
+      Vector raw;
       StateElement* const elements = reinterpret_cast<StateElement*>(&raw);
 #pragma unroll
       for (int c = 0; c < kLaneColumns; ++c) elements[c] = from_float<StateElement>(at[i][c]);
-      if (row < K && first_column() < columns) {
-        *reinterpret_cast<uint4*>(to + row * stride + first_column()) = raw;
-      }
+      if (first_row() + kRowStep * i < K) *reinterpret_cast<Vector*>(row) = raw;
     }
   }
 
@@ -96,78 +140,147 @@ struct LaneState {
   }
 };
 
-template <class T, class StateElement, int kKeys>
-__global__ __launch_bounds__(kKeys, 512 / kKeys) void decode(const __grid_constant__ DecodeArguments x) {
+/// Shared memory of a block that prepares `tokens` tokens at a time.
+template <class StateElement, int kKeys>
+struct DecodeShared {
   using State = LaneState<StateElement, kKeys>;
-  constexpr int kColumns = State::kColumns, kLaneColumns = State::kLaneColumns, kWarps = kKeys / 32;
-  __shared__ float q[kTile][kKeys], k[kTile][kKeys], p[kTile][kKeys];
-  __shared__ TokenGates gates[kTile];
-  __shared__ float partial_sums[2][kWarps][2][kColumns];  // S^T p and S^T q over the rows of each warp
-  const int batch = blockIdx.z, head = blockIdx.y, column = blockIdx.x * kColumns, columns = x.V - column;
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, first_column = State::first_column();
-  const std::int64_t index = x.state_indices ? x.state_indices[batch * x.state_indices_stride] : batch;
-  if (index < 0 || index >= x.num_states) return;
-  StateElement* const memory = static_cast<StateElement*>(x.initial_state.data) + index * x.initial_state.stride[0] +
-                               head * x.initial_state.stride[1] + column;
-  const std::int64_t accepted = x.num_accepted ? x.num_accepted[batch * x.num_accepted_stride] : x.T;
-  State state;
-  state.load(memory, x.initial_state.stride[2], x.K, columns);
+  typename State::Stage stage[2];
+  float sums[2][State::kThreads / 32][2][State::kColumns];  ///< S^T p and S^T q over the rows of each warp
+  TokenGates gates[2][kTile];
+  float rows[2][3][kKeys];  ///< q, k, p of the tokens of a tile, twice
 
-  const Slice slice(x, batch, head);
-  const HeadConstants constants(x, slice);
-  for (std::int64_t first = 0; first < x.T; first += kTile) {
-    const int count = static_cast<int>(min(std::int64_t{kTile}, x.T - first));
-    if (first > 0) __syncthreads();  // the tokens before have been used
-    for (int i = warp; i < count; i += kWarps) {
-      RawToken<T, kKeys> raw;
-      raw.load(x, slice, first + i);
-      raw.prepare(x, constants, q[i], k[i], p[i], gates[i]);
-    }
-    float next_v[kLaneColumns];
-    const auto load_values = [&](int i) {
-      const T* const from = row_of<T>(x.v, batch, first + i, head) + column + first_column;
-#pragma unroll
-      for (int c = 0; c < kLaneColumns; ++c) next_v[c] = first_column < columns ? static_cast<float>(from[c]) : 0;
-    };
-    load_values(0);
-    __syncthreads();
-    for (int i = 0; i < count; ++i) {
-      float v[kLaneColumns];
-#pragma unroll
-      for (int c = 0; c < kLaneColumns; ++c) v[c] = next_v[c];
-      if (i + 1 < count) load_values(i + 1);
-      float recalled[kLaneColumns] = {}, read[kLaneColumns] = {};
-      state.multiply(p[i], q[i], recalled, read);
-      auto& sums = partial_sums[i % 2];
-#pragma unroll
-      for (int c = 0; c < kLaneColumns; ++c) {
-        recalled[c] += __shfl_xor_sync(~0u, recalled[c], 8);
-        read[c] += __shfl_xor_sync(~0u, read[c], 8);
-        recalled[c] += __shfl_xor_sync(~0u, recalled[c], 16);
-        read[c] += __shfl_xor_sync(~0u, read[c], 16);
-        if (lane < 8) sums[warp][0][first_column + c] = recalled[c], sums[warp][1][first_column + c] = read[c];
-      }
-      __syncthreads();
-      const TokenGates gate = gates[i];
-      float u[kLaneColumns], o[kLaneColumns];
-#pragma unroll
-      for (int c = 0; c < kLaneColumns; ++c) {
-        float sum_p = 0, sum_q = 0;
-#pragma unroll
-        for (int w = 0; w < kWarps; ++w) {
-          sum_p += sums[w][0][first_column + c], sum_q += sums[w][1][first_column + c];
+  static constexpr int bytes(int tokens) { return sizeof(DecodeShared) + (tokens - 1) * sizeof(rows); }
+  __device__ float* row(int buffer, int tokens, int token, int which) {
+    return &rows[0][0][0] + ((buffer * tokens + token) * 3 + which) * kKeys;
+  }
+};
+
+/// The first piece from `number` on, of those the block works on, whose row is not skipped.
+template <class StateElement>
+__device__ DecodePiece<StateElement> find_piece(const DecodeArguments& x, unsigned number, int columns) {
+  DecodePiece<StateElement> piece(x, number, columns);
+  while (piece.state == nullptr && piece.number < x.num_pieces) {
+    piece = DecodePiece<StateElement>(x, piece.number + gridDim.x, columns);
+  }
+  return piece;
+}
+
+/// The token warp. A token is loaded before the one ahead of it is prepared.
+template <class T, class StateElement, int kKeys>
+__device__ void prepare_tokens(const DecodeArguments& x, int tile, DecodeShared<StateElement, kKeys>& shared) {
+  constexpr int kColumns = LaneState<StateElement, kKeys>::kColumns;
+  auto piece = find_piece<StateElement>(x, blockIdx.x, kColumns);
+  RawToken<T, kKeys> next_token;
+  if (piece.state) next_token.load(x, Slice(x, piece.batch, piece.head), 0);
+  for (int buffer = 0; piece.state;) {
+    const auto next = find_piece<StateElement>(x, piece.number + gridDim.x, kColumns);
+    const Slice slice(x, piece.batch, piece.head);
+    const HeadConstants head(x, slice);
+    for (std::int64_t first = 0; first < x.T; first += tile, buffer ^= 1) {
+      for (int i = 0; i < tile && first + i < x.T; ++i) {
+        const RawToken<T, kKeys> token = next_token;
+        if (first + i + 1 < x.T) {
+          next_token.load(x, slice, first + i + 1);
+        } else if (next.state) {
+          next_token.load(x, Slice(x, next.batch, next.head), 0);
         }
-        u[c] = gate.beta * (v[c] - gate.seen * sum_p);
-        o[c] = x.scale * (gate.alpha * sum_q + u[c] * gate.k_dot_q);
+        token.prepare(x, head, shared.row(buffer, tile, i, 0), shared.row(buffer, tile, i, 1),
+                      shared.row(buffer, tile, i, 2), shared.gates[buffer][i]);
       }
-      if (threadIdx.x < 8 && first_column < columns) {
-        T* const to = row_of<T>(x.o, batch, first + i, head) + column + first_column;
-#pragma unroll
-        for (int c = 0; c < kLaneColumns; ++c) to[c] = from_float<T>(o[c]);
-      }
-      state.advance(gate.alpha, k[i], u);
-      if (first + i + 1 == accepted) state.store(memory, x.initial_state.stride[2], x.K, columns);
+      tile_barrier();
     }
+    piece = next;
+  }
+}
+
+template <class T, class StateElement, int kKeys>
+__device__ void advance_states(const DecodeArguments& x, int tile, DecodeShared<StateElement, kKeys>& shared) {
+  using State = LaneState<StateElement, kKeys>;
+  using Piece = DecodePiece<StateElement>;
+  constexpr int kColumns = State::kColumns, kLaneColumns = State::kLaneColumns, kWarps = State::kThreads / 32;
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, first_column = State::first_column();
+  const std::int64_t stride = x.initial_state.stride[2];
+  const auto copy = [&](unsigned number, int stage) {
+    const Piece piece(x, number, kColumns);
+    State::copy(piece.state, stride, x.K, x.V - piece.column, shared.stage[stage]);
+  };
+  copy(blockIdx.x, 0);
+  copy(blockIdx.x + gridDim.x, 1);
+  int buffer = 0, stage = 0;
+  for (unsigned number = blockIdx.x; number < x.num_pieces; number += gridDim.x, stage ^= 1) {
+    const Piece piece(x, number, kColumns);
+    const int columns = x.V - piece.column;
+    T values[kLaneColumns];
+    const auto load_values = [&](std::int64_t token) {
+      const T* const from = row_of<T>(x.v, piece.batch, token, piece.head) + piece.column + first_column;
+#pragma unroll
+      for (int c = 0; c < kLaneColumns; ++c) values[c] = first_column < columns ? from[c] : from_float<T>(0);
+    };
+    if (piece.state) load_values(0);
+    State state;
+    State::template wait_for_copy<1>();
+    state.load(shared.stage[stage], x.K, columns);
+    copy(number + 2 * gridDim.x, stage);
+    if (piece.state == nullptr) continue;
+    const std::int64_t accepted = x.num_accepted ? x.num_accepted[piece.batch * x.num_accepted_stride] : x.T;
+    for (std::int64_t first = 0; first < x.T; first += tile, buffer ^= 1) {
+      tile_barrier();
+      for (int i = 0; i < tile && first + i < x.T; ++i) {
+        float v[kLaneColumns], recalled[kLaneColumns] = {}, read[kLaneColumns] = {};
+#pragma unroll
+        for (int c = 0; c < kLaneColumns; ++c) v[c] = static_cast<float>(values[c]);
+        if (first + i + 1 < x.T) load_values(first + i + 1);
+        state.multiply(shared.row(buffer, tile, i, 2), shared.row(buffer, tile, i, 0), recalled, read);
+        auto& sums = shared.sums[i % 2];
+#pragma unroll
+        for (int c = 0; c < kLaneColumns; ++c) {
+#pragma unroll
+          for (int distance = State::kRowLanes; distance < 32; distance *= 2) {
+            recalled[c] += __shfl_xor_sync(~0u, recalled[c], distance);
+            read[c] += __shfl_xor_sync(~0u, read[c], distance);
+          }
+          if (lane < State::kRowLanes) {
+            sums[warp][0][first_column + c] = recalled[c], sums[warp][1][first_column + c] = read[c];
+          }
+        }
+        asm volatile("bar.sync 1, %0;" ::"n"(State::kThreads) : "memory");
+        const TokenGates gate = shared.gates[buffer][i];
+        float u[kLaneColumns], o[kLaneColumns];
+#pragma unroll
+        for (int c = 0; c < kLaneColumns; ++c) {
+          float sum_p = 0, sum_q = 0;
+#pragma unroll
+          for (int w = 0; w < kWarps; ++w) {
+            sum_p += sums[w][0][first_column + c], sum_q += sums[w][1][first_column + c];
+          }
+          u[c] = gate.beta * (v[c] - gate.seen * sum_p);
+          o[c] = x.scale * (gate.alpha * sum_q + u[c] * gate.k_dot_q);
+        }
+        state.advance(gate.alpha, shared.row(buffer, tile, i, 1), u);
+        if (first + i + 1 == accepted) state.store(piece.state, stride, x.K, columns);
+        if (threadIdx.x < State::kRowLanes && first_column < columns) {
+          T* const to = row_of<T>(x.o, piece.batch, first + i, piece.head) + piece.column + first_column;
+#pragma unroll
+          for (int c = 0; c < kLaneColumns; ++c) to[c] = from_float<T>(o[c]);
+        }
+      }
+    }
+  }
+}
+
+template <class StateElement, int kKeys>
+constexpr int kDecodeThreads = LaneState<StateElement, kKeys>::kThreads + 32;
+
+template <class T, class StateElement, int kKeys>
+__global__ __launch_bounds__(kDecodeThreads<StateElement, kKeys>, 832 / kDecodeThreads<StateElement, kKeys>)
+void decode(const __grid_constant__ DecodeArguments x) {
+  extern __shared__ float4 memory[];
+  auto& shared = *reinterpret_cast<DecodeShared<StateElement, kKeys>*>(memory);
+  const int tile = static_cast<int>(min(std::int64_t{kTile}, x.T));
+  if (threadIdx.x >= LaneState<StateElement, kKeys>::kThreads) {
+    prepare_tokens<T>(x, tile, shared);
+  } else {
+    advance_states<T>(x, tile, shared);
   }
 }
 

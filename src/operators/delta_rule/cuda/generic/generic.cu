@@ -1,5 +1,7 @@
 #include "operators/delta_rule/cuda/generic/generic.h"
 
+#include <algorithm>
+
 #include "operators/delta_rule/cuda/generic/decode.cuh"
 #include "operators/delta_rule/cuda/generic/recurrent.cuh"
 #include "runtime/cuda_check.h"
@@ -15,8 +17,6 @@ Strided strided(const ConstView& view) {
   for (int i = 0; i < 3 && i < view.rank; ++i) x.stride[i] = view.strides[i];
   return x;
 }
-
-constexpr std::int64_t kMaxGrid = 65535;  ///< of the second and third dimension
 
 const float* floats(const ConstView& view) { return static_cast<const float*>(view.data); }
 
@@ -106,11 +106,21 @@ void run(const Problem& x, const ConstView& initial_state, const View& final_sta
 }
 
 template <class T, class StateElement, int kKeys>
-void launch_decode(const Problem& x, const DecodeArguments& a) {
-  constexpr int kColumns = LaneState<StateElement, kKeys>::kColumns;
-  const dim3 grid(static_cast<unsigned>((x.V + kColumns - 1) / kColumns), static_cast<unsigned>(x.HV),
-                  static_cast<unsigned>(x.B));
-  decode<T, StateElement, kKeys><<<grid, kKeys, 0, x.execution.stream>>>(a);
+void launch_decode(const Problem& x, DecodeArguments a) {
+  constexpr int kColumns = LaneState<StateElement, kKeys>::kColumns, kThreads = kDecodeThreads<StateElement, kKeys>;
+  const auto kernel = decode<T, StateElement, kKeys>;
+  const int bytes = DecodeShared<StateElement, kKeys>::bytes(static_cast<int>(std::min<std::int64_t>(x.T, kTile)));
+  a.num_slices = static_cast<int>((x.V + kColumns - 1) / kColumns);
+  check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), "cudaFuncSetAttribute");
+  int device = 0, multiprocessors = 0, blocks = 0;
+  check_cuda(cudaGetDevice(&device), "cudaGetDevice");
+  check_cuda(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device),
+             "cudaDeviceGetAttribute");
+  check_cuda(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, kThreads, bytes),
+             "cudaOccupancyMaxActiveBlocksPerMultiprocessor");
+  a.num_pieces = static_cast<unsigned>(x.B * x.HV * a.num_slices);
+  const unsigned fitting = static_cast<unsigned>(multiprocessors * blocks);
+  kernel<<<std::min(a.num_pieces, fitting), kThreads, bytes, x.execution.stream>>>(a);
   check_cuda(cudaGetLastError(), "the launch of cuda.generic");
 }
 
@@ -154,7 +164,6 @@ std::string refusal(const Problem& x) {
   if (major < 8) return "needs a GPU of compute capability 8.0 or later";
   if (needs_decode_kernel(x)) {
     if (!rows_of_vectors(strided(x.state), x.V)) return "needs rows of the state that begin at multiples of 16 bytes";
-    if (x.HV > kMaxGrid || x.B > kMaxGrid) return "has at most 65535 heads and sequences";
   }
   const std::int64_t slices = (x.V + kSliceColumns - 1) / kSliceColumns;
   return x.N * x.HV * slices < (std::int64_t{1} << 31) ? "" : "has at most 2^31 slices of heads";
@@ -167,7 +176,7 @@ void forward(const Problem& x, const DeltaRuleForward& args, Workspace) {
 }
 
 void decode_step(const Problem& x, const DeltaRuleDecode& args, Workspace) {
-  if (!rows_of_vectors(strided(x.state), x.V) || x.HV > kMaxGrid || x.B > kMaxGrid) {
+  if (!rows_of_vectors(strided(x.state), x.V)) {
     return run(x, args.state, args.state, args.o);
   }
   DecodeArguments a{arguments(x, args.state, {}, args.o)};

@@ -98,6 +98,9 @@ inline __device__ float warp_sum(float x) {
   return x;
 }
 
+/// All warps: two roles meet here from two places, which __syncthreads does not allow.
+inline __device__ void tile_barrier() { __barrier_sync(0); }
+
 /// What a token brings besides its rows.
 struct TokenGates {
   float alpha, seen, beta, k_dot_q;

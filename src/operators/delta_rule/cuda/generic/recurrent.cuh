@@ -148,9 +148,6 @@ __device__ void advance(const Arguments& x, const Slice& s, T* o, int i, const T
   }
 }
 
-/// All warps: two roles meet here from two places, which __syncthreads does not allow.
-inline __device__ void tile_barrier() { __barrier_sync(0); }
-
 /// kRows = K / 32, rounded up.
 template <class T, int kRows, bool kVectors>
 __global__ __launch_bounds__(kThreads, 2) void recurrent(const __grid_constant__ Arguments x) {
