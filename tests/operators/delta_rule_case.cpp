@@ -159,6 +159,41 @@ DeltaRuleInputs Case::inputs() {
           .cu_seqlens = cu_seqlens.view()};
 }
 
+namespace {
+
+/// Elements [begin, end) of the flattened buffer as a buffer of the given sizes.
+Buffer elements(const Buffer& x, std::int64_t begin, std::vector<std::int64_t> sizes) {
+  Buffer out(x.dtype(), std::move(sizes));
+  std::memcpy(out.data(), x.data() + begin * size_of(x.dtype()), out.count() * size_of(x.dtype()));
+  return out;
+}
+
+}  // namespace
+
+Case Case::alone(std::int64_t n) const {
+  const Description& x = description;
+  const bool packed = !x.cu_seqlens.empty();
+  const std::int64_t begin = packed ? x.cu_seqlens[n] : n * x.T, end = packed ? x.cu_seqlens[n + 1] : begin + x.T;
+  Case one = *this;
+  one.description.B = 1;
+  one.description.T = end - begin;
+  one.description.cu_seqlens.clear();
+  one.cu_seqlens = {};
+  for (Buffer* buffer : {&one.q, &one.k, &one.v, &one.p, &one.beta, &one.beta_logit, &one.g, &one.a, &one.d_o}) {
+    if (!buffer->given()) continue;
+    std::vector<std::int64_t> sizes = buffer->sizes();
+    sizes[0] = 1;
+    sizes[1] = end - begin;
+    *buffer = elements(*buffer, begin * (buffer->count() / (x.B * x.T)), sizes);
+  }
+  for (Buffer* buffer : {&one.initial_state, &one.d_final_state}) {
+    if (!buffer->given()) continue;
+    const std::int64_t state = x.HV * x.K * x.V;
+    *buffer = elements(*buffer, n * state, {1, x.HV, x.K, x.V});
+  }
+  return one;
+}
+
 Outputs forward(const delta_rule::Implementation& implementation, Case& c) {
   const Description& x = c.description;
   Outputs out{Buffer(x.dtype, {x.B, x.T, x.HV, x.V}), Buffer(DType::f32, {c.num_sequences(), x.HV, x.K, x.V})};

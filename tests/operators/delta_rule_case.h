@@ -50,6 +50,8 @@ struct Case {
 
   std::int64_t num_sequences() const;
   DeltaRuleInputs inputs();
+  /// Sequence n, of the batch or packed, as a case of its own.
+  Case alone(std::int64_t n) const;
 };
 
 struct Outputs {

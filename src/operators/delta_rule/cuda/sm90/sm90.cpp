@@ -1,6 +1,7 @@
 #include "operators/delta_rule/cuda/sm90/sm90.h"
 
 #include <algorithm>
+#include <atomic>
 
 #include "operators/delta_rule/cuda/sm90/forward.h"
 #include "operators/delta_rule/cuda/sm90/tensor_map.h"
@@ -34,17 +35,21 @@ Sequences sequences(const Problem& x) {
 
 int padded(std::int64_t K) { return K <= 64 ? 64 : K <= 128 ? 128 : 256; }
 
+std::atomic<int> forced_slice_columns = 0;
+
 /// The widest slices that still give every multiprocessor a block: narrow ones shorten the chain of a chunk, but each
 /// reads q and k again. Results do not depend on it.
 SliceChoice choose_slices(const Problem& x) {
-  if (const char* wish = std::getenv("COMBA_SLICES"))
-    return {std::min(std::atoi(wish), 64), std::atoi(wish) == 128 ? 2 : 1};
+  const bool pairs = padded(x.K) <= 128 && x.V > 64;  // two slices in a block: they fit, and both have columns
+  if (const int columns = forced_slice_columns; columns > 0) {
+    return columns == 128 ? SliceChoice{64, pairs ? 2 : 1} : SliceChoice{columns, 1};
+  }
   int device = 0, multiprocessors = 0;
   check_cuda(cudaGetDevice(&device), "cudaGetDevice");
   check_cuda(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device),
              "cudaDeviceGetAttribute");
   const auto blocks = [&](std::int64_t columns) { return x.N * x.HV * ((x.V + columns - 1) / columns); };
-  if (padded(x.K) <= 128 && x.V > 64 && blocks(128) * 10 >= multiprocessors * 9) return {64, 2};
+  if (pairs && blocks(128) * 10 >= multiprocessors * 9) return {64, 2};
   if (blocks(64) * 10 >= multiprocessors * 9) return {64, 1};
   if (blocks(32) * 10 >= multiprocessors * 9) return {32, 1};
   return {16, 1};
@@ -120,6 +125,12 @@ void forward(const Problem& x, const DeltaRuleForward& args, Workspace workspace
 }
 
 }  // namespace
+
+void force_slice_columns(int columns) {
+  require(columns == 0 || columns == 16 || columns == 32 || columns == 64 || columns == 128,
+          ErrorCode::invalid_argument, "[cuda.sm90] columns must be 0, 16, 32, 64 or 128; got ", columns);
+  forced_slice_columns = columns;
+}
 
 Implementation implementation() {
   return {"cuda.sm90", refusal, workspace, nullptr, nullptr, forward, nullptr, nullptr};
