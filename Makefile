@@ -81,6 +81,7 @@ tsan: setup ## the tests below LibTorch under the thread sanitizer
 gpu-test: ## the tests of the GPU code alone; with COMBA_CUDA=ON and no GPU each is skipped by name
 	@$(MAKE) --no-print-directory build COMBA_CUDA=ON
 	@$(ctest) $(build) -L '^gpu$$'
+	@$(python) -m pytest -v -k OnGpu tests/libtorch
 
 bench: build ## measure operator and training step beside published ones; writes docs/benchmarks.md
 	@$(python) scripts/bench.py
