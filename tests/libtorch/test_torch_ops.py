@@ -219,6 +219,13 @@ class Operators:
 class OnCpu(Operators, unittest.TestCase):
     device = "cpu"
 
+    def test_shapes_on_a_gpu_need_no_gpu(self):
+        with torch._subclasses.FakeTensorMode() as mode:
+            x = {name: mode.from_tensor(tensor) for name, tensor in random_inputs(torch.bfloat16).items()}
+            o, final_state = forward({name: torch.empty_like(tensor, device="cuda") for name, tensor in x.items()})
+        self.assertEqual((o.device.type, o.dtype, o.shape), ("cuda", torch.bfloat16, (2, 130, 4, 64)))
+        self.assertEqual((final_state.device.type, final_state.shape), ("cuda", (2, 4, 64, 64)))
+
     def test_gradients_through_a_compiled_graph(self):
         def loss(inputs):
             o, final_state = forward(inputs)
