@@ -1,4 +1,5 @@
-# What `make install` copies: libcomba with its headers, its CMake package and its pkg-config file, and the program.
+# What `make install` copies: libcomba with its headers, its CMake package and its pkg-config file, the operators for
+# PyTorch, and the program.
 
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
@@ -6,6 +7,9 @@ include(CMakePackageConfigHelpers)
 target_include_directories(comba INTERFACE $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
 install(TARGETS comba EXPORT comba-targets)
 install(DIRECTORY include/comba DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
+if(TARGET comba_torch)
+  install(TARGETS comba_torch)
+endif()
 if(TARGET comba_cli)
   install(TARGETS comba_cli)
   # Completions: the program writes them itself, so they are made when it is installed.

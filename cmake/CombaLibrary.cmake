@@ -15,6 +15,8 @@ target_link_libraries(comba PRIVATE Threads::Threads)
 # What a C compiler does not link by itself.
 set(comba_runtime_libraries stdc++ m)
 if(COMBA_CUDA)
+  # What is compiled for one architecture is no source of comba_operators, so it is not among its objects.
+  target_sources(comba PRIVATE $<TARGET_OBJECTS:comba_operators_sm90>)
   target_link_libraries(comba PRIVATE CUDA::cudart_static)
 endif()
 

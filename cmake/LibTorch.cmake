@@ -20,6 +20,9 @@ string(REGEX REPLACE ".*'(.*)'.*" "\\1" torch_version "${torch_version}")
 if(torch_version VERSION_LESS 2.7)
   message(FATAL_ERROR "torch ${torch_version} is too old: wheels have gcc's C++11 ABI since 2.7")
 endif()
+if(COMBA_CUDA AND torch_version VERSION_LESS 2.11)
+  message(FATAL_ERROR "torch ${torch_version} is too old for COMBA_CUDA=ON: c10::Stream gives its handle since 2.11")
+endif()
 message(STATUS "LibTorch: ${torch_version} from ${torch_dir}")
 
 # Relative when the environment is in the tree, so that a copied tree runs.

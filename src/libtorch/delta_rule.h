@@ -7,7 +7,8 @@
 /// The operator on tensors, with autograd. Definition and shapes: include/comba/delta_rule.h.
 namespace comba {
 
-/// Inputs by the names of DeltaRuleInputs; an undefined tensor is absent. Any strides.
+/// Inputs by the names of DeltaRuleInputs; an undefined tensor is absent. Any strides. All are on the CPU, or all on
+/// one GPU: then a call is queued on that GPU's current stream, and there is no backward yet.
 struct DeltaRuleTensors {
   at::Tensor q;              ///< [B, T, H, K]
   at::Tensor k;              ///< [B, T, H, K]

@@ -6,10 +6,10 @@
 /// order of the schemas in library.cpp.
 namespace comba {
 
-// On the CPU, by the library.
-void delta_rule_cpu(torch::jit::Stack& stack);
-void delta_rule_backward_cpu(torch::jit::Stack& stack);
-void delta_rule_decode_step_cpu(torch::jit::Stack& stack);
+// On the device of q, by the library.
+void delta_rule_kernel(torch::jit::Stack& stack);
+void delta_rule_backward_kernel(torch::jit::Stack& stack);
+void delta_rule_decode_step_kernel(torch::jit::Stack& stack);
 
 // Shapes only.
 void delta_rule_meta(torch::jit::Stack& stack);

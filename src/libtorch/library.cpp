@@ -44,11 +44,16 @@ TORCH_LIBRARY(comba, library) {
   for (const std::string& schema : {forward, backward, decode_step}) library.def(schema.c_str());
 }
 
-TORCH_LIBRARY_IMPL(comba, CPU, library) {
-  library.impl("delta_rule", boxed<delta_rule_cpu>());
-  library.impl("delta_rule_backward", boxed<delta_rule_backward_cpu>());
-  library.impl("delta_rule_decode_step", boxed<delta_rule_decode_step_cpu>());
+void implement_by_the_library(torch::Library& library) {
+  library.impl("delta_rule", boxed<delta_rule_kernel>());
+  library.impl("delta_rule_backward", boxed<delta_rule_backward_kernel>());
+  library.impl("delta_rule_decode_step", boxed<delta_rule_decode_step_kernel>());
 }
+
+TORCH_LIBRARY_IMPL(comba, CPU, library) { implement_by_the_library(library); }
+
+// In every build and every program: it costs nothing (cuda_stream.cpp says why), and a build without CUDA says so.
+TORCH_LIBRARY_IMPL(comba, CUDA, library) { implement_by_the_library(library); }
 
 TORCH_LIBRARY_IMPL(comba, Meta, library) {
   library.impl("delta_rule", boxed<delta_rule_meta>());

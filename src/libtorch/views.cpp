@@ -26,12 +26,12 @@ DType dtype_of(const char* name, const at::Tensor& tensor) {
 }
 
 template <class Void>
-BasicView<Void> make_view(const char* name, const at::Tensor& tensor, Void* data) {
+BasicView<Void> make_view(const char* name, const at::Tensor& tensor, c10::Device device, Void* data) {
   using Result = BasicView<Void>;
   require(tensor.dim() >= 1 && tensor.dim() <= Result::kMaxRank, ErrorCode::invalid_argument, "[comba] ", name,
           " must have 1 to ", Result::kMaxRank, " dimensions; got ", tensor.dim());
-  require(tensor.is_cpu(), ErrorCode::invalid_argument, "[comba] ", name,
-          " must be on the CPU as the first input is; got ", tensor.device());
+  require(tensor.device() == device, ErrorCode::invalid_argument, "[comba] ", name, " must be on ", device,
+          " as the first input is; got ", tensor.device());
   Result view;
   view.data = data;
   view.dtype = dtype_of(name, tensor);
@@ -43,14 +43,14 @@ BasicView<Void> make_view(const char* name, const at::Tensor& tensor, Void* data
 
 }  // namespace
 
-ConstView const_view(const char* name, const at::Tensor& tensor) {
+ConstView const_view(const char* name, const at::Tensor& tensor, c10::Device device) {
   if (!tensor.defined()) return {};
-  return make_view<const void>(name, tensor, tensor.const_data_ptr());
+  return make_view<const void>(name, tensor, device, tensor.const_data_ptr());
 }
 
-View mutable_view(const char* name, const at::Tensor& tensor) {
+View mutable_view(const char* name, const at::Tensor& tensor, c10::Device device) {
   if (!tensor.defined()) return {};
-  return make_view<void>(name, tensor, tensor.mutable_data_ptr());
+  return make_view<void>(name, tensor, device, tensor.mutable_data_ptr());
 }
 
 at::Tensor with_unit_stride(const at::Tensor& tensor) {

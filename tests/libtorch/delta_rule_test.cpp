@@ -6,6 +6,8 @@
 #include <torch/utils.h>
 
 #include "comba/error.h"
+#include "libtorch/delta_rule_call.h"
+#include "libtorch/delta_rule_kernels.h"
 #include "support/delta_rule_recurrence.h"
 #include "support/tensor_compare.h"
 
@@ -227,6 +229,17 @@ TEST(DeltaRuleErrors, NameTheRuleTheValueAndTheTensor) {
               }),
               ThrowsMessage<Error>(HasSubstr("q must be [B, T, H, K]")));
   EXPECT_THAT(with([](auto& x) { x.beta_logit = at::Tensor(); }), ThrowsMessage<Error>(HasSubstr("beta")));
+}
+
+TEST(DeltaRuleErrors, NameTheTensorThatIsOnAnotherDevice) {
+  DeltaRuleTensors inputs = random_inputs();
+  inputs.k = inputs.k.to(at::kMeta);
+  torch::jit::Stack stack;
+  push_inputs(stack, inputs);
+  push_options(stack, {});
+  torch::jit::push(stack, /*output_final_state=*/false);
+  EXPECT_THAT([&] { delta_rule_kernel(stack); },
+              ThrowsMessage<Error>(HasSubstr("k must be on cpu as the first input is; got meta")));
 }
 
 /// The arguments of a call by the operator's schema: what `given` holds by name, defaults elsewhere.

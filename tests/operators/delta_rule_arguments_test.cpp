@@ -311,9 +311,14 @@ TEST(Arguments, WorkspaceMustBeLargeEnoughAndAligned) {
 TEST(Arguments, ForcedImplementation) {
   Case c(small());
   Buffer o(DType::f32, {1, 8, 4, 4});
-  const DeltaRuleForward args = {c.options, c.inputs(), o.view(), {}};
+  DeltaRuleForward args = {c.options, c.inputs(), o.view(), {}};
   setenv("COMBA_IMPL", "cpu.reference", 1);
   EXPECT_EQ(workspace_bytes(args), 0);
+  args.execution.device = DeviceType::cuda;
+  expect_message([&] { workspace_bytes(args); },
+                 "[delta_rule_forward] no implementation supports this call on the GPU: cpu.reference works on tensors "
+                 "in host memory only");
+  args.execution.device = DeviceType::cpu;
   setenv("COMBA_IMPL", "cpu.magic", 1);
   expect_message([&] { workspace_bytes(args); }, "COMBA_IMPL must be one of ");
   unsetenv("COMBA_IMPL");

@@ -1,8 +1,10 @@
 """An installed library serves a stranger, wherever its folder was moved to."""
 
+import sys
+
 import pytest
 
-from rules import consumer
+from rules import consumer, readme
 
 
 @pytest.fixture(scope="module")
@@ -35,3 +37,9 @@ def test_completions_are_where_shells_look(prefix):
 
 def test_the_installed_program_runs(prefix):
     assert "Usage" in consumer.run(prefix / "bin" / "comba", "--help")
+
+
+def test_the_installed_operators_run_in_pytorch(prefix):
+    (code,) = readme.blocks("python")
+    shape = consumer.run(sys.executable, "-c", code.replace("dir/", f"{prefix}/") + "print(list(o.shape), bool(o.isfinite().all()))")
+    assert shape == "[1, 256, 4, 64] True\n"

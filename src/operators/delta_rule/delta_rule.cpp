@@ -19,25 +19,46 @@ const std::vector<Implementation>& implementations() {
 
 namespace {
 
+const char* name_of(Verb verb) {
+  switch (verb) {
+    case Verb::forward:
+      return "delta_rule_forward";
+    case Verb::backward:
+      return "delta_rule_backward";
+    default:
+      return "delta_rule_decode_step";
+  }
+}
+
+std::string names_of_all() {
+  std::string names;
+  for (const Implementation& implementation : implementations()) {
+    names += concat(names.empty() ? "" : ", ", implementation.name);
+  }
+  return names;
+}
+
 /// The forced implementation, or the first that supports the call.
 const Implementation& choose(const Problem& problem) {
   const std::string forced = forced_implementation();
+  const bool on_gpu = problem.execution.device == DeviceType::cuda;
+  bool known = forced.empty();
   std::string reasons;
   for (const Implementation& implementation : implementations()) {
-    if (!forced.empty() && forced != implementation.name) continue;
+    const std::string name = implementation.name;
+    if (!forced.empty() && forced != name) continue;
+    known = true;
     const std::string refusal = implementation.refusal(problem);
     if (refusal.empty()) return implementation;
-    reasons += concat(reasons.empty() ? "" : "; ", implementation.name, ": ", refusal);
+    // That code for the other device does not take this call is no news, unless it was asked for.
+    if (forced.empty() && name.starts_with(on_gpu ? "cpu." : "cuda.")) continue;
+    reasons += concat(reasons.empty() ? "" : "; ", name, " ", refusal);
   }
-  if (reasons.empty()) {
-    std::string names;
-    for (const Implementation& implementation : implementations()) {
-      names += concat(names.empty() ? "" : ", ", implementation.name);
-    }
-    throw Error(ErrorCode::invalid_argument,
-                concat("[delta_rule] COMBA_IMPL must be one of ", names, "; got ", forced));
-  }
-  throw Error(ErrorCode::unsupported, "[delta_rule] no implementation supports this call: " + reasons);
+  require(known, ErrorCode::invalid_argument, "[delta_rule] COMBA_IMPL must be one of ", names_of_all(), "; got ",
+          forced);
+  throw Error(ErrorCode::unsupported,
+              concat("[", name_of(problem.verb), "] no implementation supports this call on the ",
+                     on_gpu ? "GPU: " : "CPU: ", reasons.empty() ? "this build has none for GPUs" : reasons));
 }
 
 void check_workspace(const char* where, const Workspace& workspace, std::int64_t needed) {

@@ -1,8 +1,9 @@
+#include "libtorch/delta_rule_kernels.h"
+
 #include "base/message.h"
 #include "comba/delta_rule.h"
+#include "libtorch/call_scope.h"
 #include "libtorch/delta_rule_call.h"
-#include "libtorch/delta_rule_kernels.h"
-#include "libtorch/threads.h"
 #include "libtorch/views.h"
 
 namespace comba {
@@ -21,22 +22,22 @@ DeltaRuleTensors with_unit_strides(DeltaRuleTensors inputs) {
   return inputs;
 }
 
-DeltaRuleInputs const_views(const DeltaRuleTensors& x) {
+DeltaRuleInputs const_views(const DeltaRuleTensors& x, c10::Device device) {
   return {
-      .q = const_view("q", x.q),
-      .k = const_view("k", x.k),
-      .v = const_view("v", x.v),
-      .p = const_view("p", x.p),
-      .b = const_view("b", x.b),
-      .d = const_view("d", x.d),
-      .beta = const_view("beta", x.beta),
-      .beta_logit = const_view("beta_logit", x.beta_logit),
-      .g = const_view("g", x.g),
-      .a = const_view("a", x.a),
-      .A_log = const_view("A_log", x.A_log),
-      .dt_bias = const_view("dt_bias", x.dt_bias),
-      .initial_state = const_view("initial_state", x.initial_state),
-      .cu_seqlens = const_view("cu_seqlens", x.cu_seqlens),
+      .q = const_view("q", x.q, device),
+      .k = const_view("k", x.k, device),
+      .v = const_view("v", x.v, device),
+      .p = const_view("p", x.p, device),
+      .b = const_view("b", x.b, device),
+      .d = const_view("d", x.d, device),
+      .beta = const_view("beta", x.beta, device),
+      .beta_logit = const_view("beta_logit", x.beta_logit, device),
+      .g = const_view("g", x.g, device),
+      .a = const_view("a", x.a, device),
+      .A_log = const_view("A_log", x.A_log, device),
+      .dt_bias = const_view("dt_bias", x.dt_bias, device),
+      .initial_state = const_view("initial_state", x.initial_state, device),
+      .cu_seqlens = const_view("cu_seqlens", x.cu_seqlens, device),
   };
 }
 
@@ -53,44 +54,37 @@ at::Tensor empty_state(const DeltaRuleTensors& x) {
   return at::empty({num_sequences, x.v.size(2), x.q.size(3), x.v.size(3)}, x.q.options().dtype(at::kFloat));
 }
 
-/// LibTorch aligns its CPU memory to 64 bytes, as the operator asks.
-class ScratchMemory {
- public:
-  explicit ScratchMemory(int64_t bytes) : tensor_(at::empty({bytes}, at::kByte)) {}
-  Workspace workspace() const { return {tensor_.mutable_data_ptr(), tensor_.numel()}; }
-
- private:
-  at::Tensor tensor_;
-};
-
 }  // namespace
 
-void delta_rule_cpu(Stack& stack) {
-  use_torch_threads_once();
+void delta_rule_kernel(Stack& stack) {
   const bool output_final_state = pop(stack).toBool();
   const DeltaRuleOptions options = pop_options(stack);
   const DeltaRuleTensors inputs = with_unit_strides(pop_inputs(stack));
   require_ranks(inputs);
+  const c10::Device device = inputs.q.device();
+  CallScope scope(device);
   const at::Tensor o = empty_output(inputs);
   const at::Tensor final_state = output_final_state ? empty_state(inputs) : at::Tensor();
   const DeltaRuleForward args{
       .options = options,
-      .inputs = const_views(inputs),
-      .o = mutable_view("o", o),
-      .final_state = mutable_view("final_state", final_state),
+      .inputs = const_views(inputs, device),
+      .o = mutable_view("o", o, device),
+      .final_state = mutable_view("final_state", final_state, device),
+      .execution = scope.execution(),
   };
-  delta_rule_forward(args, ScratchMemory(workspace_bytes(args)).workspace());
+  delta_rule_forward(args, scope.workspace(workspace_bytes(args)));
   push(stack, o, output_final_state ? final_state : at::empty({0}, inputs.q.options().dtype(at::kFloat)));
 }
 
-void delta_rule_backward_cpu(Stack& stack) {
-  use_torch_threads_once();
+void delta_rule_backward_kernel(Stack& stack) {
   const std::vector<bool> mask = pop(stack).to<std::vector<bool>>();
   const DeltaRuleOptions options = pop_options(stack);
   const DeltaRuleTensors inputs = with_unit_strides(pop_inputs(stack));
   const at::Tensor d_final_state = with_unit_stride(pop(stack).toOptional<at::Tensor>().value_or(at::Tensor()));
   const at::Tensor d_o = with_unit_stride(pop(stack).toTensor());
   require_ranks(inputs);
+  const c10::Device device = inputs.q.device();
+  CallScope scope(device);
 
   const auto input_list = to_list(inputs);
   std::vector<at::Tensor> gradients(kNumGradients);
@@ -99,13 +93,13 @@ void delta_rule_backward_cpu(Stack& stack) {
   }
   const auto view = [&](const char* name, at::Tensor DeltaRuleTensors::*input) {
     const auto index = std::find(kInputs.begin(), kInputs.end(), input) - kInputs.begin();
-    return mutable_view(name, gradients[index]);
+    return mutable_view(name, gradients[index], device);
   };
   const DeltaRuleBackward args{
       .options = options,
-      .inputs = const_views(inputs),
-      .do_ = const_view("do", d_o),
-      .d_final_state = const_view("d_final_state", d_final_state),
+      .inputs = const_views(inputs, device),
+      .do_ = const_view("do", d_o, device),
+      .d_final_state = const_view("d_final_state", d_final_state, device),
       .dq = view("dq", &DeltaRuleTensors::q),
       .dk = view("dk", &DeltaRuleTensors::k),
       .dv = view("dv", &DeltaRuleTensors::v),
@@ -119,28 +113,31 @@ void delta_rule_backward_cpu(Stack& stack) {
       .dA_log = view("dA_log", &DeltaRuleTensors::A_log),
       .ddt_bias = view("ddt_bias", &DeltaRuleTensors::dt_bias),
       .d_initial_state = view("d_initial_state", &DeltaRuleTensors::initial_state),
+      .execution = scope.execution(),
   };
-  delta_rule_backward(args, ScratchMemory(workspace_bytes(args)).workspace());
+  delta_rule_backward(args, scope.workspace(workspace_bytes(args)));
   for (at::Tensor& gradient : gradients) {
     if (!gradient.defined()) gradient = at::empty({0}, inputs.q.options());
   }
   push(stack, gradients);
 }
 
-void delta_rule_decode_step_cpu(Stack& stack) {
-  use_torch_threads_once();
+void delta_rule_decode_step_kernel(Stack& stack) {
   const DeltaRuleOptions options = pop_options(stack);
   const at::Tensor state = pop(stack).toTensor();
   const DeltaRuleTensors inputs = with_unit_strides(pop_inputs(stack));
   require_ranks(inputs);
+  const c10::Device device = inputs.q.device();
+  CallScope scope(device);
   const at::Tensor o = empty_output(inputs);
   const DeltaRuleDecode args = {
       .options = options,
-      .inputs = const_views(inputs),
-      .state = mutable_view("state", state),
-      .o = mutable_view("o", o),
+      .inputs = const_views(inputs, device),
+      .state = mutable_view("state", state, device),
+      .o = mutable_view("o", o, device),
+      .execution = scope.execution(),
   };
-  delta_rule_decode_step(args, ScratchMemory(workspace_bytes(args)).workspace());
+  delta_rule_decode_step(args, scope.workspace(workspace_bytes(args)));
   // Lets autograd see that a tensor it may have saved has changed.
   if (!state.is_inference()) state.unsafeGetTensorImpl()->bump_version();
   push(stack, o);

@@ -1,0 +1,12 @@
+#include "base/message.h"
+#include "libtorch/call_scope.h"
+
+/// A build without CUDA.
+namespace comba {
+
+CUstream_st* current_cuda_stream(c10::Device device) {
+  throw Error(ErrorCode::unsupported,
+              concat("[comba] tensors on ", device, " need a build with CUDA (-DCOMBA_CUDA=ON); this one has none"));
+}
+
+}  // namespace comba

@@ -1,0 +1,337 @@
+"""The operators as PyTorch sees them, on the CPU and on a GPU. Without a GPU each of its tests is skipped by name.
+
+Needs torch alone: `python3 tests/libtorch/test_torch_ops.py [OnGpu]` runs it where there is no pytest.
+COMBA_BUILD_DIR names another build than build/release."""
+
+import importlib.util
+import os
+import pathlib
+import shutil
+import sys
+import sysconfig
+import unittest
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+import torch
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+def setUpModule():
+    library = ROOT / os.environ.get("COMBA_BUILD_DIR", "build/release") / "lib" / "libcomba_torch.so"
+    assert library.exists(), f"{library} is not built: run make build"
+    torch.ops.load_library(library)
+
+
+def random_inputs(dtype=torch.float32, *, B=2, T=130, H=2, HV=4, K=64, V=64, N=None, seed=1) -> dict:
+    """Inputs of every kind that go together, on the CPU; the values of all dtypes are the same but for rounding."""
+    random = torch.Generator().manual_seed(seed)
+
+    def normal(*shape):
+        return torch.randn(shape, generator=random)
+
+    return {
+        "q": normal(B, T, H, K).to(dtype),
+        "k": normal(B, T, H, K).to(dtype),
+        "v": normal(B, T, HV, V).to(dtype),
+        "b": normal(H).sigmoid(),
+        "d": 0.1 * normal(H),
+        "beta_logit": normal(B, T, HV).to(dtype),
+        "a": normal(B, T, HV).to(dtype) - 3,
+        "A_log": normal(HV),
+        "dt_bias": normal(HV),
+        "initial_state": normal(N or B, HV, K, V),
+    }
+
+
+def without(inputs: dict, *names: str) -> dict:
+    return {name: tensor for name, tensor in inputs.items() if name not in names}
+
+
+def to(device: str, inputs: dict) -> dict:
+    return {name: tensor.to(device) for name, tensor in inputs.items()}
+
+
+def forward(inputs: dict, **options):
+    return torch.ops.comba.delta_rule(**inputs, output_final_state=True, **options)
+
+
+def forward_and_decode(inputs: dict, state: torch.Tensor):
+    """Both operators, for what traces them: the state, a copy, is advanced in place."""
+    o, final_state = torch.ops.comba.delta_rule(**inputs, output_final_state=True)
+    state = state.clone()
+    tokens = torch.ops.comba.delta_rule_decode_step(**without(inputs, "initial_state"), state=state)
+    return o, final_state, tokens, state
+
+
+def l2(x: torch.Tensor) -> torch.Tensor:
+    return x / (x.square().sum(-1, keepdim=True) + 1e-6).sqrt()
+
+
+def recurrence(q, k, v, d, beta_logit, a, A_log, dt_bias, initial_state, p=None, b=None, rule="comba", convention="paper"):
+    """The definition (include/comba/delta_rule.h) in double: o and the state after the last token."""
+    group = v.size(2) // q.size(2)
+    paper, d = convention == "paper", d[:, None]
+    raw = p if p is not None else (b[:, None] * k)
+    q, k, p = l2(q - d * (k if paper else raw)), l2(k), (raw if paper else l2(raw)) if p is not None else None
+    p = p if p is not None else (b[:, None] * k if paper else k)
+    q, k, p = (x.repeat_interleave(group, dim=2) for x in (q * q.size(-1) ** -0.5, k, p))
+    beta, decay = beta_logit.sigmoid(), (-A_log.exp() * torch.nn.functional.softplus(a + dt_bias)).exp()
+    h, o = initial_state, []  # [B, HV, K, V]
+    for t in range(q.size(1)):
+        e = decay[:, t, :, None, None]
+        h = e * h if rule == "gated_delta" else h
+        u = beta[:, t, :, None] * (v[:, t] - torch.einsum("bhkv,bhk->bhv", h, p[:, t]))
+        h = (h if rule == "gated_delta" else e * h) + k[:, t, :, :, None] * u[:, :, None]
+        o.append(torch.einsum("bhkv,bhk->bhv", h, q[:, t]))
+    return torch.stack(o, 1), h
+
+
+def expected(inputs: dict, **options):
+    """What the definition makes of `inputs`, which lie on the CPU; packed sequences one by one."""
+    wide = {name: tensor.double() for name, tensor in without(inputs, "cu_seqlens").items()}
+    if "cu_seqlens" not in inputs:
+        return recurrence(**wide, **options)
+    parts, borders = [], inputs["cu_seqlens"].tolist()
+    for n, (begin, end) in enumerate(zip(borders, borders[1:])):
+        one = {name: tensor[:, begin:end] if tensor.dim() > 2 else tensor for name, tensor in wide.items()}
+        one["initial_state"] = wide["initial_state"][n : n + 1]
+        parts.append(recurrence(**one, **options) if end > begin else (one["v"], one["initial_state"]))
+    return torch.cat([part[0] for part in parts], 1), torch.cat([part[1] for part in parts])
+
+
+class Operators:
+    """What holds on every device."""
+
+    device = ""
+
+    def assert_close(self, actual, reference, dtype, what):
+        """By the root mean square of the error, against that of the reference."""
+        tolerance = 1e-5 if dtype == torch.float32 else 0.005
+        actual, reference = actual.cpu().double(), reference
+        self.assertTrue(torch.isfinite(actual).all(), f"{what} is not finite")
+        error = ((actual - reference).square().mean().sqrt() / reference.square().mean().sqrt()).item()
+        self.assertLess(error, tolerance, f"{what}: error {error:.2e}")
+
+    def assert_forward(self, inputs, **options):
+        o, final_state = forward(to(self.device, inputs), **options)
+        expected_o, expected_state = expected(inputs, **options)
+        dtype = inputs["q"].dtype
+        self.assertEqual((o.dtype, final_state.dtype), (dtype, torch.float32))
+        self.assert_close(o, expected_o, dtype, f"o of {dtype}, {options}")
+        self.assert_close(final_state, expected_state, dtype, f"final_state of {dtype}, {options}")
+
+    def refusal(self, call) -> str:
+        with self.assertRaises(RuntimeError) as caught:
+            call()
+        return str(caught.exception)
+
+    def test_forward_agrees_with_the_definition(self):
+        for dtype in DTYPES:
+            for rule in ("comba", "gated_delta"):
+                for convention in ("paper", "fla"):
+                    self.assert_forward(random_inputs(dtype), rule=rule, convention=convention)
+            self.assert_forward(random_inputs(dtype, T=70, K=60, V=36))
+            self.assert_forward(random_inputs(dtype, B=1, T=200, K=128, V=256))
+
+    def test_a_full_feedback_direction(self):
+        for dtype in DTYPES:
+            inputs = random_inputs(dtype)
+            inputs["p"] = torch.nn.functional.normalize(random_inputs(seed=2)["k"], dim=-1).to(dtype)
+            self.assert_forward(without(inputs, "b"))
+
+    def test_packed_sequences(self):
+        for dtype in DTYPES:
+            for index in (torch.int32, torch.int64):
+                inputs = random_inputs(dtype, B=1, T=300, N=4)
+                inputs["cu_seqlens"] = torch.tensor([0, 15, 15, 100, 300], dtype=index)
+                self.assert_forward(inputs)
+                state = forward(to(self.device, inputs))[1].cpu()
+                self.assertTrue(torch.equal(state[1], inputs["initial_state"][1]), "an empty sequence keeps its state")
+
+    def test_decode_step_advances_the_state_in_place(self):
+        for dtype in DTYPES:
+            inputs = random_inputs(dtype, T=5)
+            x = to(self.device, without(inputs, "initial_state"))
+            state = inputs["initial_state"].clone().to(self.device)
+            address, version = state.data_ptr(), state._version
+            o = torch.ops.comba.delta_rule_decode_step(**x, state=state)
+            self.assertEqual(state.data_ptr(), address)
+            self.assertGreater(state._version, version)
+            expected_o, expected_state = expected(inputs)
+            self.assert_close(o, expected_o, dtype, f"o of {dtype}")
+            self.assert_close(state, expected_state, dtype, f"state of {dtype}")
+
+    def test_any_strides_and_any_alignment(self):
+        for dtype in DTYPES:
+            inputs = random_inputs(dtype)
+            x = to(self.device, inputs)
+            x["q"] = x["q"].transpose(1, 3).contiguous().transpose(1, 3)
+            odd = torch.empty(x["v"].numel() + 1, dtype=dtype, device=self.device)[1:].view_as(x["v"])
+            x["v"] = odd.copy_(x["v"])
+            o, final_state = forward(x)
+            expected_o, expected_state = expected(inputs)
+            self.assert_close(o, expected_o, dtype, f"o of {dtype}")
+            self.assert_close(final_state, expected_state, dtype, f"final_state of {dtype}")
+
+    def test_repeats_give_the_same_bits(self):
+        x = to(self.device, random_inputs(torch.bfloat16, T=500))
+        o, final_state = forward(x)
+        for _ in range(20):
+            again = forward(x)
+            self.assertTrue(torch.equal(again[0], o) and torch.equal(again[1], final_state))
+
+    def assert_compiles(self, backend):
+        torch.compiler.reset()
+        compiled = torch.compile(forward_and_decode, fullgraph=True, dynamic=True, backend=backend)
+        for T in (70, 130):
+            inputs = to(self.device, random_inputs(torch.bfloat16, T=T))
+            arguments = inputs, inputs["initial_state"]
+            for actual, reference in zip(compiled(*arguments), forward_and_decode(*arguments), strict=True):
+                self.assertTrue(torch.equal(actual, reference), f"{backend}, T = {T}")
+
+    def test_compiled_without_a_graph_break(self):
+        self.assert_compiles("aot_eager")
+
+    def test_opcheck(self):
+        x = to(self.device, random_inputs(T=70))
+        state = x["initial_state"].clone()
+        torch.library.opcheck(torch.ops.comba.delta_rule.default, (), {**x, "output_final_state": True})
+        torch.library.opcheck(torch.ops.comba.delta_rule.default, (), without(x, "initial_state"))
+        without_state = without(x, "initial_state")
+        torch.library.opcheck(torch.ops.comba.delta_rule_decode_step.default, (), {**without_state, "state": state})
+
+    def test_wrong_arguments_are_named(self):
+        x = to(self.device, random_inputs())
+        for changed, words in [
+            ({"v": x["v"].double()}, "v must be f32, bf16, f16, i32 or i64; got Double"),
+            ({"k": x["k"].half()}, "k must be f32; got"),
+            ({"q": x["q"][..., :8]}, "k must have shape"),
+            ({"beta_logit": None}, "exactly one of beta and beta_logit must be given; got neither"),
+            ({"cu_seqlens": torch.tensor([0, 130], device=self.device)}, "cu_seqlens needs B = 1; got B = 2"),
+        ]:
+            self.assertIn(words, self.refusal(lambda: forward({**x, **changed})))
+        self.assertIn("rule must be comba or gated_delta; got gdn", self.refusal(lambda: forward(x, rule="gdn")))
+
+
+class OnCpu(Operators, unittest.TestCase):
+    device = "cpu"
+
+    def test_shapes_on_a_gpu_need_no_gpu(self):
+        with torch._subclasses.FakeTensorMode() as mode:
+            x = {name: mode.from_tensor(tensor) for name, tensor in random_inputs(torch.bfloat16).items()}
+            o, final_state = forward({name: torch.empty_like(tensor, device="cuda") for name, tensor in x.items()})
+        self.assertEqual((o.device.type, o.dtype, o.shape), ("cuda", torch.bfloat16, (2, 130, 4, 64)))
+        self.assertEqual((final_state.device.type, final_state.shape), ("cuda", (2, 4, 64, 64)))
+
+    def test_gradients_through_a_compiled_graph(self):
+        def loss(inputs):
+            o, final_state = forward(inputs)
+            return o.square().sum() + final_state.sum()
+
+        leaves = [{n: t.clone().requires_grad_() for n, t in random_inputs(T=70).items()} for _ in range(2)]
+        loss(leaves[0]).backward()
+        torch.compile(loss, fullgraph=True, backend="aot_eager")(leaves[1]).backward()
+        for name in leaves[0]:
+            self.assertTrue(torch.equal(leaves[0][name].grad, leaves[1][name].grad), name)
+        torch.library.opcheck(torch.ops.comba.delta_rule.default, (), leaves[0])
+
+
+@unittest.skipUnless(torch.cuda.is_available(), "no GPU is visible")
+class OnGpu(Operators, unittest.TestCase):
+    device = "cuda"
+
+    def test_compiled_by_inductor(self):
+        header = pathlib.Path(sysconfig.get_path("include")) / "Python.h"
+        if not (header.exists() and shutil.which("cc") and importlib.util.find_spec("triton")):
+            self.skipTest("needs triton, a C compiler and Python's headers")
+        self.assert_compiles("inductor")
+
+    def test_tensors_on_two_devices_are_named(self):
+        inputs = random_inputs(B=1)
+        x = to("cuda", inputs)
+        for name in ("k", "A_log", "initial_state"):
+            words = f"{name} must be on cuda:0 as the first input is; got cpu"
+            self.assertIn(words, self.refusal(lambda: forward({**x, name: inputs[name]})))
+        words = "k must be on cpu as the first input is; got cuda:0"
+        self.assertIn(words, self.refusal(lambda: forward({**x, "q": inputs["q"]})))
+        cu_seqlens = torch.tensor([0, 130])
+        self.assertIn("cu_seqlens must be on cuda:0", self.refusal(lambda: forward({**x, "cu_seqlens": cu_seqlens})))
+        x = without(x, "initial_state")
+        decode = torch.ops.comba.delta_rule_decode_step
+        words = "state must be on cuda:0 as the first input is; got cpu"
+        self.assertIn(words, self.refusal(lambda: decode(**x, state=inputs["initial_state"])))
+
+    def test_the_missing_backward_is_named_when_it_is_asked_for(self):
+        x = {name: tensor.requires_grad_() for name, tensor in to("cuda", random_inputs()).items()}
+        o, final_state = forward(x)
+        message = self.refusal((o.sum() + final_state.sum()).backward)
+        self.assertIn("[delta_rule_backward] no implementation supports this call on the GPU: ", message)
+        self.assertIn("cuda.generic has no backward yet", message)
+        self.assertNotIn("cpu", message)
+
+    def test_queued_on_the_current_stream_without_waiting(self):
+        stream, done = torch.cuda.Stream(), torch.cuda.Event()
+        for dtype in DTYPES:
+            inputs = random_inputs(dtype, B=1, N=2)
+            inputs["cu_seqlens"] = torch.tensor([0, 60, 130])
+            source = to("cuda", inputs)
+            reference = forward(source)
+            for cycles in (0, 1_000_000_000):  # the first time loads the kernels, which may wait; the second half a second
+                x = {name: torch.zeros_like(tensor) for name, tensor in source.items()}
+                state = torch.zeros_like(source["initial_state"][:1])
+                torch.cuda.synchronize()
+                with torch.cuda.stream(stream):
+                    torch.cuda._sleep(cycles)
+                    for name in x:
+                        x[name].copy_(source[name])
+                    o, final_state = forward(x)
+                    torch.ops.comba.delta_rule_decode_step(**without(x, "initial_state", "cu_seqlens"), state=state)
+                    done.record()
+                self.assertFalse(cycles and done.query(), "the call has waited for the GPU")
+                done.synchronize()
+                self.assertTrue(torch.equal(o, reference[0]) and torch.equal(final_state, reference[1]), f"{dtype}")
+                self.assertGreater(state.abs().max().item(), 0)
+
+    def test_captured_into_a_graph_and_replayed_on_other_inputs(self):
+        for dtype in DTYPES:
+            variants = [random_inputs(dtype, B=1, N=3, seed=seed) for seed in (1, 2, 3)]
+            for inputs, borders in zip(variants, ([0, 10, 70, 130], [0, 0, 64, 130], [0, 65, 65, 130]), strict=True):
+                inputs["cu_seqlens"] = torch.tensor(borders)
+            x = to("cuda", variants[0])
+            token = {name: x[name][:, :1] for name in ("q", "k", "v", "beta_logit", "a")}
+            token |= {name: x[name] for name in ("b", "d", "A_log", "dt_bias")}
+            state = torch.zeros_like(x["initial_state"][:1])
+            forward(x)  # kernels are loaded by their first call, which is not for a capture
+            torch.ops.comba.delta_rule_decode_step(**token, state=state)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                o, final_state = forward(x)
+                decoded = torch.ops.comba.delta_rule_decode_step(**token, state=state)
+            for inputs in variants:
+                for name in x:
+                    x[name].copy_(inputs[name])
+                state.copy_(inputs["initial_state"][:1])
+                graph.replay()
+                reference = forward(to("cuda", inputs))
+                self.assertTrue(torch.equal(o, reference[0]) and torch.equal(final_state, reference[1]), f"{dtype}")
+                advanced = inputs["initial_state"][:1].to("cuda")
+                self.assertTrue(torch.equal(decoded, torch.ops.comba.delta_rule_decode_step(**token, state=advanced)))
+                self.assertTrue(torch.equal(state, advanced), f"{dtype}")
+
+    def test_the_device_of_the_tensors_need_not_be_the_current_one(self):
+        if torch.cuda.device_count() < 2:
+            self.skipTest("needs two GPUs")
+        for dtype in DTYPES:
+            inputs = random_inputs(dtype)
+            o, final_state = forward(to("cuda:1", inputs))
+            self.assertEqual((o.device.index, torch.cuda.current_device()), (1, 0))
+            self.assertTrue(torch.equal(o.cpu(), forward(to("cuda:0", inputs))[0].cpu()))
+            mixed = {**to("cuda:0", inputs), "v": inputs["v"].to("cuda:1")}
+            self.assertIn("v must be on cuda:0 as the first input is; got cuda:1", self.refusal(lambda: forward(mixed)))
+
+
+if __name__ == "__main__":
+    unittest.main(argv=[sys.argv[0], "-v", *sys.argv[1:]])
