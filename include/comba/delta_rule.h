@@ -118,8 +118,9 @@ struct DeltaRuleBackward {
 /// T new tokens of B independent sequences, token by token, with the state updated in place.
 /// `inputs.initial_state` and `inputs.cu_seqlens` must be absent.
 ///
-/// Speculative decoding: a first call with num_accepted 0 gives the outputs of all T drafted tokens and leaves the state
-/// as it was; once it is known how many of them stay, a second call with that number writes the state after these.
+/// Speculative decoding: a first call with num_accepted 0 gives the outputs of all T drafted tokens and leaves the
+/// state as it was; once it is known how many of them stay, a second call with that number writes the state after
+/// these.
 struct DeltaRuleDecode {
   DeltaRuleOptions options{};
   DeltaRuleInputs inputs{};

@@ -4,20 +4,21 @@
 
 /// New tokens of independent sequences: one pass over the state, which stays in registers for all tokens of the call.
 ///
-///     u = beta (v - seen S^T p);   o = scale (alpha S^T q + u (k . q));   S = alpha S + k u^T     (README.md section 2)
+///     u = beta (v - seen S^T p);   o = scale (alpha S^T q + u (k . q));   S = alpha S + k u^T     (README.md section
+///     2)
 ///
 /// with seen = 1 for rule comba and alpha for gated_delta. Both products read the old state.
 ///
-/// Grid: as many blocks as fit; each works on one piece after the other: as many columns of the state of a value head of
-/// a batch row as fill 128 bytes. Block: state warps, whose lanes hold 4 columns of 8 rows each, and one more that
+/// Grid: as many blocks as fit; each works on one piece after the other: as many columns of the state of a value head
+/// of a batch row as fill 128 bytes. Block: state warps, whose lanes hold 4 columns of 8 rows each, and one more that
 /// prepares the tokens of the next piece meanwhile:
 ///
 ///     token warp      prepare 0 | prepare 1        | prepare 2        | ...
 ///     state warps               | products, update | products, update | ...        | is a barrier of the block
 ///
-/// Shared memory: the states of the next two pieces, on their way; each thread reads what it copied itself, so nobody has
-/// to be waited for. Tokens as q, k, p, twice. Sums over the rows of each warp, twice, so that a token needs one barrier.
-/// Numerics: fp32 throughout, sums in a fixed order; a state in bf16 is rounded once a call.
+/// Shared memory: the states of the next two pieces, on their way; each thread reads what it copied itself, so nobody
+/// has to be waited for. Tokens as q, k, p, twice. Sums over the rows of each warp, twice, so that a token needs one
+/// barrier. Numerics: fp32 throughout, sums in a fixed order; a state in bf16 is rounded once a call.
 namespace comba::delta_rule::cuda::generic {
 
 /// What decode is told besides. The state is `initial_state` of Arguments, of any of the dtypes f32 and bf16.
@@ -272,8 +273,9 @@ template <class StateElement, int kKeys>
 constexpr int kDecodeThreads = LaneState<StateElement, kKeys>::kThreads + 32;
 
 template <class T, class StateElement, int kKeys>
-__global__ __launch_bounds__(kDecodeThreads<StateElement, kKeys>, 832 / kDecodeThreads<StateElement, kKeys>)
-void decode(const __grid_constant__ DecodeArguments x) {
+__global__ __launch_bounds__(
+    kDecodeThreads<StateElement, kKeys>,
+    768 / kDecodeThreads<StateElement, kKeys>) void decode(const __grid_constant__ DecodeArguments x) {
   extern __shared__ float4 memory[];
   auto& shared = *reinterpret_cast<DecodeShared<StateElement, kKeys>*>(memory);
   const int tile = static_cast<int>(min(std::int64_t{kTile}, x.T));

@@ -123,8 +123,14 @@ struct Slice {
 
   /// All columns of a head; each batch row is a sequence.
   __device__ Slice(const Arguments& x, int batch, int head)
-      : head(head), key(head / x.group), feedback(x.value_heads_per_p > 0 ? head / x.value_heads_per_p : 0), column(0),
-        sequence(batch), batch(batch), begin(0), end(x.T) {}
+      : head(head),
+        key(head / x.group),
+        feedback(x.value_heads_per_p > 0 ? head / x.value_heads_per_p : 0),
+        column(0),
+        sequence(batch),
+        batch(batch),
+        begin(0),
+        end(x.T) {}
 
   __device__ explicit Slice(const Arguments& x) {
     const std::int64_t block = blockIdx.x;

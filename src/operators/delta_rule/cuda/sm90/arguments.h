@@ -52,7 +52,7 @@ struct ChunkFactors {
 /// What a chunk of one value head is once its state is left out (README.md section 8), as it lies in the workspace.
 /// Tiles are K-major and swizzled by 128 bytes, as wgmma reads them.
 struct alignas(64) ChunkMatrices {
-  std::uint16_t inverse[kChunk * kChunk];  ///< M = (I + diag(beta) A)^-1
+  std::uint16_t inverse[kChunk * kChunk];  ///< M - I, with M = (I + diag(beta) A)^-1
   std::uint16_t read[kChunk * kChunk];     ///< R, with the normalisation of q and k
   ChunkFactors factors;
 };

@@ -17,7 +17,8 @@ void launch(Kernel kernel, dim3 grid, int threads, int shared_bytes, bool early,
   cudaLaunchAttribute attribute;
   attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   attribute.val.programmaticStreamSerializationAllowed = early;
-  const cudaLaunchConfig_t config = {grid, dim3(threads), static_cast<std::size_t>(shared_bytes), stream, &attribute, 1};
+  const cudaLaunchConfig_t config = {grid,   dim3(threads), static_cast<std::size_t>(shared_bytes),
+                                     stream, &attribute,    1};
   check_cuda(cudaLaunchKernelEx(&config, kernel, x), "the launch of cuda.sm90");
 }
 

@@ -67,8 +67,8 @@ __device__ void multiply_columns(float factor, const float* a, const float* b, f
   }
 }
 
-/// Writes the inverse of I + `a`, rounded, as a tile to the workspace; `a` is used up. For a warpgroup, which has just
-/// met.
+/// Writes the inverse of I + `a`, less I, rounded, as a tile to the workspace; `a` is used up. For a warpgroup, which
+/// has just met.
 template <class Element>
 __device__ void invert(InverseRow* a, Element* inverse) {
   const int warp = static_cast<int>(threadIdx.x) / 32;
@@ -92,7 +92,7 @@ __device__ void invert(InverseRow* a, Element* inverse) {
     const float4 low = *reinterpret_cast<const float4*>(&a[row][column]);
     const float4 high = *reinterpret_cast<const float4*>(&a[row][column + 4]);
     const auto pair = [&](int i, float first, float second) {
-      return pack<Element>(column + i > row ? 0 : first, column + i + 1 > row ? 0 : second);
+      return pack<Element>(column + i >= row ? 0 : first, column + i + 1 >= row ? 0 : second);
     };
     *reinterpret_cast<uint4*>(reinterpret_cast<char*>(inverse) + piece_offset<kChunk>(row, piece % 8)) =
         make_uint4(pair(0, low.x, low.y), pair(2, low.z, low.w), pair(4, high.x, high.y), pair(6, high.z, high.w));

@@ -236,8 +236,9 @@ struct Scan {
       store_transposed<Element, kChunk, kSlice>(rows, slice.error);
       fence_async();
       barrier_wait(barrier.state_warps(), kWarpGroup);
+      // E + (M - I) E: the larger part of Vn is never rounded.
       multiply(FromTile{}, tile<Element, kChunk, kChunk>(stage.inverse), tile<Element, kSlice, kChunk>(slice.error),
-               rows, GMMA::ScaleOut::Zero);
+               rows, GMMA::ScaleOut::One);
 #pragma unroll
       for (int i = 0; i < size(state); ++i) state(i) *= inputs.decay;
       wait_for_products(rows);

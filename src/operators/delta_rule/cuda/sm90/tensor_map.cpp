@@ -41,6 +41,7 @@ std::string tensor_map_refusal(const char* name, const ConstView& view) {
 }
 
 CUtensorMap tensor_map(const ConstView& view, int columns) {
+  if (view.empty()) return {};
   const auto size = [&](int i) { return static_cast<cuuint64_t>(view.sizes[i]); };
   // The stride of a dim of one element may be anything; the encoder wants multiples of 16 bytes.
   const auto stride = [&](int i) {

@@ -12,7 +12,7 @@ namespace comba::delta_rule::cuda::sm90 {
 std::string tensor_map_refusal(const char* name, const ConstView& view);
 
 /// Reads boxes of 64 tokens and `columns` columns (16, 32 or 64) of a head, each row swizzled by its width; zeros
-/// beyond the tensor. Dims: dim, heads, T, B.
+/// beyond the tensor. Dims: dim, heads, T, B. An empty tensor has a map that nobody may read.
 CUtensorMap tensor_map(const ConstView& view, int columns);
 
 }  // namespace comba::delta_rule::cuda::sm90
