@@ -8,7 +8,7 @@
 /// Launches of the kernels of one element type; each is compiled in a file of its own.
 namespace comba::delta_rule::cuda::sm90 {
 
-/// Queues a kernel; if `early`, it may start before the kernel before it has ended.
+/// Queues a kernel; if `early`, it may start before the kernel before it, which must be our own, has ended.
 template <class Kernel>
 void launch(Kernel kernel, dim3 grid, int threads, int shared_bytes, bool early, cudaStream_t stream,
             const Arguments& x) {
@@ -33,7 +33,7 @@ template <class Shape>
 void launch_scan(const Arguments& x, cudaStream_t stream) {
   constexpr int kColumns = Shape::kSlice * Shape::kGroups;
   const dim3 grid((x.V + kColumns - 1) / kColumns, x.HV, x.sequences.N);
-  launch(scan<Shape>, grid, Shape::kThreads, sizeof(typename Shape::Shared), true, stream, x);
+  launch(scan<Shape>, grid, Shape::kThreads, sizeof(typename Shape::Shared), x.sequences.slots > 0, stream, x);
 }
 
 template <class Element, int kK>

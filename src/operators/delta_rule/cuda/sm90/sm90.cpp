@@ -38,9 +38,11 @@ int padded(std::int64_t K) { return K <= 64 ? 64 : K <= 128 ? 128 : 256; }
 std::atomic<int> forced_slice_columns = 0;
 
 /// The widest slices that still give every multiprocessor a block: narrow ones shorten the chain of a chunk, but each
-/// reads q and k again. Results do not depend on it.
+/// reads q and k again. Packed sequences, of many lengths, are shared out better in smaller blocks. Results do not
+/// depend on any of this.
 SliceChoice choose_slices(const Problem& x) {
-  const bool pairs = padded(x.K) <= 128 && x.V > 64;  // two slices in a block: they fit, and both have columns
+  const std::int64_t slices = (x.V + 63) / 64;
+  const bool pairs = padded(x.K) <= 128 && slices % 2 == 0;  // two slices in a block: they fit, and both have columns
   if (const int columns = forced_slice_columns; columns > 0) {
     return columns == 128 ? SliceChoice{64, pairs ? 2 : 1} : SliceChoice{columns, 1};
   }
@@ -49,7 +51,7 @@ SliceChoice choose_slices(const Problem& x) {
   check_cuda(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device),
              "cudaDeviceGetAttribute");
   const auto blocks = [&](std::int64_t columns) { return x.N * x.HV * ((x.V + columns - 1) / columns); };
-  if (pairs && blocks(128) * 10 >= multiprocessors * 9) return {64, 2};
+  if (pairs && !x.in.cu_seqlens.given() && blocks(128) * 10 >= multiprocessors * 9) return {64, 2};
   if (blocks(64) * 10 >= multiprocessors * 9) return {64, 1};
   if (blocks(32) * 10 >= multiprocessors * 9) return {32, 1};
   return {16, 1};
