@@ -1,6 +1,7 @@
 """Measures the operator on this machine's CPU, and the published implementations beside it, and writes the results:
 docs/benchmarks/operator-cpu.json; then training steps, docs/benchmarks/training-cpu.json; and from both
-docs/benchmarks.md (--table only writes that again)."""
+docs/benchmarks.md (--table only writes that again). What benchmarks/peers.py measured on a GPU stands there too, from
+docs/benchmarks/operator-gpu.json; --gpu FILE takes new results of it and measures nothing."""
 
 import argparse
 import json
@@ -14,6 +15,7 @@ import tempfile
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "docs/benchmarks/operator-cpu.json"
 TRAINING = ROOT / "docs/benchmarks/training-cpu.json"
+GPU = ROOT / "docs/benchmarks/operator-gpu.json"
 PAGE = ROOT / "docs/benchmarks.md"
 REQUIREMENTS = "scripts/requirements-bench.txt"
 
@@ -117,7 +119,63 @@ def training_section(training: dict) -> list[str]:
     return rows
 
 
-def page(results: dict, training: dict) -> str:
+def _cell_of_peer(peer: dict | None) -> str:
+    """Time, ratio to ours and error of a peer; empty where it takes no part."""
+    if peer is None:
+        return ""
+    if "us" not in peer:
+        return "refused"
+    error = f", {peer['errors']['o']:.4f}" if "o" in peer["errors"] else ""
+    return f"{peer['us']:.1f}{'' if peer['method'] == 'graph' else ' (eager)'}, {peer['ratio']:.2f}{error}"
+
+
+def _gpu_table(rows: list[dict], ours: dict) -> list[str]:
+    """Rows of one operator; `ours` gives each further column of our own: its head and what it shows of a row."""
+    names = list(dict.fromkeys(name for row in rows for name in row["peers"]))
+    heads = ["row", "us (p10 .. p90)", "GB/s (of copy)", *ours, "error", *names]
+    lines = ["| " + " | ".join(heads) + " |", "|---" + "|---:" * (len(heads) - 1) + "|"]
+    for row in rows:
+        eager = "" if row["method"] == "graph" else " (eager)"
+        cells = [row["name"], f"{row['us']:.1f}{eager} ({row['p10_us']:.1f} .. {row['p90_us']:.1f})"]
+        cells += [f"{row['bytes_per_second'] / 1e9:,.0f} ({row['of_copy']:.0%})", *(show(row) for show in ours.values())]
+        cells += [f"{max(row['errors'].values()):.4f}", *(_cell_of_peer(row["peers"].get(name)) for name in names)]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def gpu_section(gpu: dict) -> list[str]:
+    """What benchmarks/peers.py measured; rows that were not right have no time and are named."""
+    context, ceilings = gpu["context"], gpu["ceilings"]
+    timed = [row for row in gpu["rows"] if "us" in row]
+    lines = [
+        "\n## GPU\n",
+        f"Made by `{context['command']}` ([peers.py](../benchmarks/peers.py)), which wrote [operator-gpu.json](benchmarks/operator-gpu.json): "
+        f"{context['device']}, {context['program']}, {context['date']}, commit {context['commit']}. In the same run a copy moved "
+        f"{ceilings['copy_bytes_per_second'] / 1e12:.2f} TB/s, read and written, and a bf16 product of 8192 did "
+        f"{ceilings['gemm_flop_per_second'] / 1e12:.0f} TFLOP/s. Peers: "
+        + "; ".join(f"{name} {told}" for name, told in gpu["peers"].items())
+        + ".\n",
+        "bf16, L2 norm included; rows are B x T, H/HV, K or K/V. The floor is the longest of the bytes of q, k, v and o at the copy rate, the FLOP of the "
+        "chunk form at the rate of the product, and 0.35 us for each chunk of a sequence. An error is the ratio of root mean squares to the recurrence in "
+        "float64, over fewer tokens. A peer's cell: us, its time over ours, its error; Gated DeltaNet's kernels and fla's Comba are given gates "
+        "ready made, which ours compute; sdpa is causal softmax attention, another function, for scale.\n",
+    ]
+    forward = [row for row in timed if row["operator"] == "forward"]
+    decode = [row for row in timed if row["operator"] == "decode_step"]
+    if forward:
+        rate = {"TFLOP/s": lambda row: f"{row['flop_per_second'] / 1e12:.0f}", "x floor": lambda row: f"{row['times_floor']:.2f}"}
+        lines += _gpu_table(forward, rate)
+    if decode:
+        lines += ["", *_gpu_table(decode, {"of a copy of the same bytes": lambda row: f"{row['of_copy_of_same_bytes']:.0%}"})]
+    if wrong := [row["name"] for row in gpu["rows"] if "us" not in row]:
+        lines.append(f"\nNot timed, because not right: {'; '.join(wrong)}.")
+    cold = [f"{start['name']} {start['first_seconds'] * 1e3:.0f} ms" for start in gpu["cold_starts"] if "first_seconds" in start]
+    if cold:
+        lines.append(f"\nFirst calls, each in a new process: {'; '.join(cold)}.")
+    return lines
+
+
+def page(results: dict, training: dict, gpu: dict | None) -> str:
     """The text of docs/benchmarks.md."""
     ours, peer = results["comba"], results["transformers"]
     context = ours["context"]
@@ -144,21 +202,40 @@ def page(results: dict, training: dict) -> str:
         theirs, mine = row["median_seconds"], our_seconds[row["name"]]
         lines.append(f"| {row['name']} | {theirs * 1e3:.2f} | {mine * 1e3:.2f} | {theirs / mine:.1f} |")
     lines += training_section(training)
+    lines += gpu_section(gpu) if gpu else []
     return "\n".join(lines) + "\n"
+
+
+def page_of_the_results() -> str:
+    gpu = json.loads(GPU.read_text()) if GPU.exists() else None
+    return page(json.loads(RESULTS.read_text()), json.loads(TRAINING.read_text()), gpu)
+
+
+def take_gpu_results(file: pathlib.Path) -> None:
+    """Keeps a file that benchmarks/peers.py wrote. Nothing changes when it is no such file."""
+    try:
+        gpu = json.loads(file.read_text())
+        gpu_section(gpu)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        sys.exit(f"bench.py: --gpu needs results of benchmarks/peers.py; got {file}: {type(error).__name__}: {error}")
+    _write(GPU, gpu)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--table", action="store_true", help="write docs/benchmarks.md from the results there are")
     parser.add_argument("--training", action="store_true", help="measure training steps only, and keep the other results")
+    parser.add_argument("--gpu", type=pathlib.Path, metavar="FILE", help="take the results of benchmarks/peers.py in FILE, and measure nothing")
     options = parser.parse_args()
-    if not options.table:
+    if options.gpu:
+        take_gpu_results(options.gpu)
+    if not options.table and not options.gpu:
         if not _installed():
             subprocess.run(_install_command(), cwd=ROOT, check=True)
         if not options.training:
             measure()
         measure_training()
-    PAGE.write_text(page(json.loads(RESULTS.read_text()), json.loads(TRAINING.read_text())))
+    PAGE.write_text(page_of_the_results())
     print(f"wrote {PAGE.relative_to(ROOT)}")
 
 

@@ -18,7 +18,7 @@ def bench_script():
 
 def test_the_page_is_the_one_its_results_make():
     bench = bench_script()
-    assert bench.PAGE.read_text() == bench.page(json.loads(bench.RESULTS.read_text()), json.loads(bench.TRAINING.read_text()))
+    assert bench.PAGE.read_text() == bench.page_of_the_results()
 
 
 def test_a_run_writes_rows_with_their_ceilings(comba_program, tmp_path):
