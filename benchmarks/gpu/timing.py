@@ -30,9 +30,10 @@ def num_buffers(footprint: int) -> int:
 def _captured(calls):
     """A graph of all calls and their results, which stay alive: each call writes memory of its own."""
     graph, results = torch.cuda.CUDAGraph(), []
-    with torch.cuda.graph(graph):
-        for call in calls:
-            results.append(call())
+    with torch.cuda.stream(torch.cuda.current_stream()):  # a capture that fails leaves another one behind
+        with torch.cuda.graph(graph):
+            for call in calls:
+                results.append(call())
     return graph, results
 
 

@@ -1,11 +1,13 @@
 """benchmarks/peers.py without a GPU: what it checks, counts, says and writes. Its times are faked, its arithmetic is
 not: a row runs on the CPU, against the recurrence in float64."""
 
+import contextlib
 import dataclasses
 import json
 import re
 import subprocess
 import sys
+import types
 
 import pytest
 
@@ -177,6 +179,48 @@ def test_a_run_writes_times_rates_and_peers(results):
     assert row["peers"]["flash_qla"] == {"refusal": "ValueError: not on this machine"}
     assert row["peers"]["sdpa"]["errors"] == {} and "flashinfer" not in row["peers"]
     assert told["rows"][-1]["of_copy_of_same_bytes"] == pytest.approx(5 / 21.5)
+
+
+@pytest.mark.parametrize("capturable", [True, False])
+def test_a_time_is_that_of_one_call(capturable, monkeypatch):
+    """With a clock instead of a GPU: a call takes 3 ms, or 2 ms when a graph replays it; a hold takes 100."""
+    clock, calls = [0.0], [0]
+
+    def advance(milliseconds):
+        clock[0] += milliseconds
+
+    def call():
+        calls[0] += 1
+        advance(3)
+
+    class Event:
+        def record(self):
+            self.at = clock[0]
+
+        def elapsed_time(self, end):
+            return end.at - self.at
+
+    @contextlib.contextmanager
+    def capture(graph):
+        if not capturable:
+            raise RuntimeError("operation not permitted when stream is capturing")
+        yield
+
+    fakes = {
+        "CUDAGraph": lambda: types.SimpleNamespace(replay=lambda: advance(2 * 5)),
+        "graph": capture,
+        "stream": contextlib.nullcontext,
+        "current_stream": lambda: None,
+        "Event": lambda enable_timing: Event(),
+        "_sleep": lambda cycles: advance(100),
+        "synchronize": lambda: None,
+    }
+    for name, fake in fakes.items():
+        monkeypatch.setattr(torch.cuda, name, fake)
+    timed = timing.time_calls([call] * 5, repetitions=20)
+    assert timed.method == ("graph" if capturable else "events")
+    assert timed.samples == pytest.approx([2e-3 if capturable else 3e-3] * 20)
+    assert calls[0] == (5 + 5 if capturable else 5 + 5 + 20 * 5)  # warm, then captured; or warm twice, then timed
 
 
 def test_a_row_that_is_wrong_has_no_time(on_the_cpu, monkeypatch):
