@@ -6,6 +6,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <cstdlib>
 #include <exception>
 #include <functional>
 #include <memory>
@@ -33,6 +34,8 @@ inline std::uint16_t free_port() {
 
 /// Runs `work` with the launch of each rank in a thread of its own; rethrows the error of the lowest rank that has one.
 inline void run_launches(int size, const std::function<void(const distributed::Launch&)>& work) {
+  // c10d's record of past collectives is one for the whole process, and not safe for groups in several threads.
+  ::setenv("TORCH_FR_BUFFER_SIZE", "0", 1);
   const std::uint16_t port = free_port();
   std::vector<std::exception_ptr> errors(static_cast<std::size_t>(size));
   std::vector<std::thread> threads;
