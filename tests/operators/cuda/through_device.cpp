@@ -30,6 +30,16 @@ struct ThroughDevice {
   }
   static std::int64_t no_workspace(const Problem&) { return 0; }
 
+  /// A verb, on tensors of the device.
+  template <class Args>
+  static void call(const Args& args, std::int64_t (*workspace_bytes)(const Problem&),
+                   void (*verb)(const Problem&, const Args&, Workspace)) {
+    const Problem x = delta_rule::check(args);
+    const std::int64_t bytes = workspace_bytes(x);
+    const DeviceMemory workspace(bytes);
+    verb(x, args, {workspace.data(), bytes});
+  }
+
   static void forward(const Problem&, const DeltaRuleForward& host, Workspace) {
     DeltaRuleForward args = host;
     args.execution = kOnDevice;
@@ -37,10 +47,7 @@ struct ThroughDevice {
     tensors.move(args.inputs);
     tensors.move(args.o);
     tensors.move(args.final_state);
-    const Problem x = delta_rule::check(args);
-    const std::int64_t bytes = implementation().forward_workspace(x);
-    const DeviceMemory workspace(bytes);
-    implementation().forward(x, args, {workspace.data(), bytes});
+    call(args, implementation().forward_workspace, implementation().forward);
     tensors.fetch();
   }
 
@@ -53,10 +60,7 @@ struct ThroughDevice {
     tensors.move(args.o);
     tensors.move(args.state_indices);
     tensors.move(args.num_accepted);
-    const Problem x = delta_rule::check(args);
-    const std::int64_t bytes = implementation().decode_workspace(x);
-    const DeviceMemory workspace(bytes);
-    implementation().decode_step(x, args, {workspace.data(), bytes});
+    call(args, implementation().decode_workspace, implementation().decode_step);
     tensors.fetch();
   }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "operators/delta_rule/cuda/device.h"
 #include "operators/delta_rule/cuda/generic/decode.cuh"
 #include "operators/delta_rule/cuda/generic/recurrent.cuh"
 #include "runtime/cuda_check.h"
@@ -112,14 +113,11 @@ void launch_decode(const Problem& x, DecodeArguments a) {
   const int bytes = DecodeShared<StateElement, kKeys>::bytes(static_cast<int>(std::min<std::int64_t>(x.T, kTile)));
   a.num_slices = static_cast<int>((x.V + kColumns - 1) / kColumns);
   check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), "cudaFuncSetAttribute");
-  int device = 0, multiprocessors = 0, blocks = 0;
-  check_cuda(cudaGetDevice(&device), "cudaGetDevice");
-  check_cuda(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device),
-             "cudaDeviceGetAttribute");
+  int blocks = 0;
   check_cuda(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, kThreads, bytes),
              "cudaOccupancyMaxActiveBlocksPerMultiprocessor");
   a.num_pieces = static_cast<unsigned>(x.B * x.HV * a.num_slices);
-  const unsigned fitting = static_cast<unsigned>(multiprocessors * blocks);
+  const unsigned fitting = static_cast<unsigned>(num_multiprocessors() * blocks);
   kernel<<<std::min(a.num_pieces, fitting), kThreads, bytes, x.execution.stream>>>(a);
   check_cuda(cudaGetLastError(), "the launch of cuda.generic");
 }
@@ -158,12 +156,11 @@ bool needs_decode_kernel(const Problem& x) {
 std::string refusal(const Problem& x) {
   if (x.execution.device != DeviceType::cuda) return "works on tensors in GPU memory only";
   if (x.verb == Verb::backward) return "has no backward yet";
-  int device = 0, major = 0;
-  if (cudaGetDevice(&device) != cudaSuccess) return "no GPU is visible";
-  check_cuda(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), "cudaDeviceGetAttribute");
+  const int major = compute_capability_major();
+  if (major == 0) return "no GPU is visible";
   if (major < 8) return "needs a GPU of compute capability 8.0 or later";
-  if (needs_decode_kernel(x)) {
-    if (!rows_of_vectors(strided(x.state), x.V)) return "needs rows of the state that begin at multiples of 16 bytes";
+  if (needs_decode_kernel(x) && !rows_of_vectors(strided(x.state), x.V)) {
+    return "needs rows of the state that begin at multiples of 16 bytes";
   }
   const std::int64_t slices = (x.V + kSliceColumns - 1) / kSliceColumns;
   return x.N * x.HV * slices < (std::int64_t{1} << 31) ? "" : "has at most 2^31 slices of heads";
@@ -176,9 +173,7 @@ void forward(const Problem& x, const DeltaRuleForward& args, Workspace) {
 }
 
 void decode_step(const Problem& x, const DeltaRuleDecode& args, Workspace) {
-  if (!rows_of_vectors(strided(x.state), x.V)) {
-    return run(x, args.state, args.state, args.o);
-  }
+  if (!rows_of_vectors(strided(x.state), x.V)) return run(x, args.state, args.state, args.o);
   DecodeArguments a{arguments(x, args.state, {}, args.o)};
   a.state_indices = static_cast<const std::int32_t*>(x.state_indices.data);
   a.state_indices_stride = x.state_indices.strides[0];

@@ -4,8 +4,8 @@
 
 namespace comba::delta_rule::cuda::generic {
 
-/// "cuda.generic": the recurrence token by token, for every GPU of compute capability 8.0 and up; decode at the speed of
-/// memory. No backward yet.
+/// "cuda.generic": the recurrence token by token, for every GPU of compute capability 8.0 and up; decode at the speed
+/// of memory. No backward yet.
 Implementation implementation();
 
 }  // namespace comba::delta_rule::cuda::generic

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 
+#include "operators/delta_rule/cuda/device.h"
 #include "operators/delta_rule/cuda/sm90/forward.h"
 #include "operators/delta_rule/cuda/sm90/tensor_map.h"
 #include "runtime/cuda_check.h"
@@ -46,10 +47,7 @@ SliceChoice choose_slices(const Problem& x) {
   if (const int columns = forced_slice_columns; columns > 0) {
     return columns == 128 ? SliceChoice{64, pairs ? 2 : 1} : SliceChoice{columns, 1};
   }
-  int device = 0, multiprocessors = 0;
-  check_cuda(cudaGetDevice(&device), "cudaGetDevice");
-  check_cuda(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device),
-             "cudaDeviceGetAttribute");
+  const int multiprocessors = num_multiprocessors();
   const auto blocks = [&](std::int64_t columns) { return x.N * x.HV * ((x.V + columns - 1) / columns); };
   if (pairs && !x.in.cu_seqlens.given() && blocks(128) * 10 >= multiprocessors * 9) return {64, 2};
   if (blocks(64) * 10 >= multiprocessors * 9) return {64, 1};
@@ -99,9 +97,8 @@ std::string state_refusal(const ConstView& view) {
 std::string refusal(const Problem& x) {
   if (x.execution.device != DeviceType::cuda) return "works on tensors in GPU memory only";
   if (x.verb != Verb::forward) return "has the forward pass only";
-  int device = 0, major = 0;
-  if (cudaGetDevice(&device) != cudaSuccess) return "no GPU is visible";
-  check_cuda(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), "cudaDeviceGetAttribute");
+  const int major = compute_capability_major();
+  if (major == 0) return "no GPU is visible";
   if (major != 9) return "needs a Hopper GPU (compute capability 9.0)";
   if (x.in.q.dtype == DType::f32) return "works on bf16 and f16 only";
   if (x.in.p.given()) return "has no full p yet";
