@@ -282,6 +282,7 @@ Problem check(const DeltaRuleBackward& args) {
   const DeltaRuleInputs& in = args.inputs;
   Problem x = check("delta_rule_backward", args.options, in, args.execution);
   x.verb = Verb::backward;
+  x.backward = &args;
   const Checker check("delta_rule_backward");
   check_output(check, "do_", args.do_, x);
   if (args.d_final_state.given()) check_state(check, "d_final_state", args.d_final_state, x);

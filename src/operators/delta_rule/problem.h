@@ -28,6 +28,7 @@ struct Problem {
   std::int64_t V = 0;        ///< value dim
   std::int64_t N = 0;        ///< sequences
   std::int64_t P_heads = 0;  ///< heads of p: H, HV, or 0 when p is absent
+  const DeltaRuleBackward* backward = nullptr;  ///< the call, of backward
 
   std::int64_t group() const { return HV / H; }  ///< value heads that share a key head
 

@@ -4,6 +4,7 @@
 #include <atomic>
 
 #include "operators/delta_rule/cuda/device.h"
+#include "operators/delta_rule/cuda/sm90/backward.h"
 #include "operators/delta_rule/cuda/sm90/forward.h"
 #include "operators/delta_rule/cuda/sm90/tensor_map.h"
 #include "runtime/cuda_check.h"
@@ -96,7 +97,7 @@ std::string state_refusal(const ConstView& view) {
 
 std::string refusal(const Problem& x) {
   if (x.execution.device != DeviceType::cuda) return "works on tensors in GPU memory only";
-  if (x.verb != Verb::forward) return "has the forward pass only";
+  if (x.verb == Verb::decode_step) return "has no decode step";
   const int major = compute_capability_major();
   if (major == 0) return "no GPU is visible";
   if (major != 9) return "needs a Hopper GPU (compute capability 9.0)";
@@ -107,8 +108,20 @@ std::string refusal(const Problem& x) {
   for (const auto& [name, view] : {std::pair{"q", x.in.q}, {"k", x.in.k}, {"v", x.in.v}}) {
     if (std::string why = tensor_map_refusal(name, view); !why.empty()) return why;
   }
-  if (std::string why = tensor_map_refusal("o", x.o); !why.empty()) return why;
-  if (std::string why = state_refusal(x.state); !why.empty()) return why;
+  if (x.verb == Verb::backward) {
+    const DeltaRuleBackward& args = *x.backward;
+    for (const auto& [name, view] :
+         {std::pair<const char*, ConstView>{"do_", args.do_}, {"dq", args.dq}, {"dk", args.dk}, {"dv", args.dv}}) {
+      if (!view.given()) continue;
+      if (std::string why = tensor_map_refusal(name, view); !why.empty()) return why;
+    }
+    for (const ConstView& state : {args.d_final_state, ConstView(args.d_initial_state)}) {
+      if (std::string why = state_refusal(state); !why.empty()) return why;
+    }
+  } else {
+    if (std::string why = tensor_map_refusal("o", x.o); !why.empty()) return why;
+    if (std::string why = state_refusal(x.state); !why.empty()) return why;
+  }
   return state_refusal(x.in.initial_state);
 }
 
@@ -123,6 +136,86 @@ void forward(const Problem& x, const DeltaRuleForward& args, Workspace workspace
   launch(arguments(x, args, workspace, slices), padded(x.K), slices, x.execution.stream);
 }
 
+/// The parts of the workspace of backward, one after the other.
+struct BackwardPlan {
+  std::int64_t chunks, V_rows, bytes = 0;
+  std::int64_t matrices, states, d_states, writes, d_errors, value_parts, key_parts;  ///< where they begin
+
+  explicit BackwardPlan(const Problem& x) {
+    const std::int64_t slots = sequences(x).slots, K = padded(x.K);
+    chunks = slots * x.HV;
+    V_rows = (x.V + 63) / 64 * 64;
+    const auto take = [&](std::int64_t size) {
+      const std::int64_t begin = bytes;
+      bytes += (size + 127) / 128 * 128;
+      return begin;
+    };
+    matrices = take(chunks * static_cast<std::int64_t>(sizeof(ChunkMatrices)));
+    states = take(chunks * V_rows * K * 2);
+    d_states = take(chunks * V_rows * K * 2);
+    writes = take(chunks * V_rows * kChunk * 2);
+    d_errors = take(chunks * V_rows * kChunk * 2);
+    value_parts = take(chunks * static_cast<std::int64_t>(sizeof(ValueHeadPart)));
+    key_parts = take(slots * x.H * static_cast<std::int64_t>(sizeof(KeyHeadPart)));
+  }
+};
+
+std::int64_t backward_workspace(const Problem& x) { return BackwardPlan(x).bytes; }
+
+/// Wide slices read q and k less often; narrow ones give more blocks.
+BackwardSlices choose_backward_slices(const Problem& x) {
+  const std::int64_t slices = (x.V + 63) / 64;
+  const bool pairs = padded(x.K) <= 128;
+  if (pairs && slices % 2 != 0) return BackwardSlices::narrow;
+  const std::int64_t blocks = x.N * x.HV * (pairs ? slices / 2 : slices);
+  return blocks * 10 >= num_multiprocessors() * 9 ? BackwardSlices::wide : BackwardSlices::narrow;
+}
+
+RowGradient row_gradient(const View& view) {
+  return {view.data, {view.strides[0], view.strides[1], view.strides[2]}};
+}
+
+GateGradient gate_gradient(const View& view) {
+  return {view.data, view.dtype, {view.strides[0], view.strides[1], view.strides[2]}};
+}
+
+PerHeadGradient per_head_gradient(const View& view) { return {static_cast<float*>(view.data), view.strides[0]}; }
+
+void backward(const Problem& x, const DeltaRuleBackward& args, Workspace workspace) {
+  if (x.N == 0) return;
+  const BackwardSlices slices = choose_backward_slices(x);
+  const int columns = columns_of(slices);
+  const BackwardPlan plan(x);
+  const auto part = [&](std::int64_t begin) { return static_cast<std::byte*>(workspace.data) + begin; };
+  BackwardArguments a;
+  a.forward = arguments(x, {}, {part(plan.matrices), 0}, {columns, 1});
+  a.d_o_slice = tensor_map(args.do_, columns);
+  a.d_o = tensor_map(args.do_, 64);
+  const View d_errors(part(plan.d_errors), x.in.q.dtype, {plan.chunks, kChunk, 1, plan.V_rows});
+  a.d_error_slice = tensor_map(d_errors, columns);
+  a.d_error = tensor_map(d_errors, 64);
+  a.states = reinterpret_cast<std::uint16_t*>(part(plan.states));
+  a.d_states = reinterpret_cast<std::uint16_t*>(part(plan.d_states));
+  a.writes = reinterpret_cast<std::uint16_t*>(part(plan.writes));
+  a.value_parts = reinterpret_cast<ValueHeadPart*>(part(plan.value_parts));
+  a.key_parts = reinterpret_cast<KeyHeadPart*>(part(plan.key_parts));
+  a.V_rows = static_cast<int>(plan.V_rows);
+  a.d_final_state = states(args.d_final_state);
+  a.d_initial_state = states(args.d_initial_state);
+  a.dq = row_gradient(args.dq);
+  a.dk = row_gradient(args.dk);
+  a.dv = row_gradient(args.dv);
+  a.v = {const_cast<void*>(x.in.v.data), {x.in.v.strides[0], x.in.v.strides[1], x.in.v.strides[2]}};
+  a.d_step = gate_gradient(x.in.beta.given() ? args.dbeta : args.dbeta_logit);
+  a.d_decay = gate_gradient(x.in.g.given() ? args.dg : args.da);
+  a.db = per_head_gradient(args.db);
+  a.dd = per_head_gradient(args.dd);
+  a.dA_log = per_head_gradient(args.dA_log);
+  a.ddt_bias = per_head_gradient(args.ddt_bias);
+  const auto launch = x.in.q.dtype == DType::bf16 ? launch_backward_bf16 : launch_backward_f16;
+  launch(a, padded(x.K), slices, x.execution.stream);
+}
+
 }  // namespace
 
 void force_slice_columns(int columns) {
@@ -132,7 +225,7 @@ void force_slice_columns(int columns) {
 }
 
 Implementation implementation() {
-  return {"cuda.sm90", refusal, workspace, nullptr, nullptr, forward, nullptr, nullptr};
+  return {"cuda.sm90", refusal, workspace, backward_workspace, nullptr, forward, backward, nullptr};
 }
 
 }  // namespace comba::delta_rule::cuda::sm90

@@ -39,10 +39,11 @@ __device__ auto transposed(void* data) {
   return make_tensor(make_smem_ptr(static_cast<Element*>(data)), TransposedLayout<Element, kRows, kColumns>{});
 }
 
-/// Products of a warpgroup: 64 rows a step, kColumns columns; kMajorA tells whether A is a tile or a transposed one.
-template <class Element, int kColumns, GMMA::Major kMajorA>
+/// Products of a warpgroup: 64 rows a step, kColumns columns; kMajorA and kMajorB tell whether A and B are tiles or
+/// transposed ones.
+template <class Element, int kColumns, GMMA::Major kMajorA, GMMA::Major kMajorB = GMMA::Major::K>
 using Product = decltype(make_tiled_mma(
-    GMMA::ss_op_selector<Element, Element, float, Shape<_64, Int<kColumns>, _16>, kMajorA, GMMA::Major::K>()));
+    GMMA::ss_op_selector<Element, Element, float, Shape<_64, Int<kColumns>, _16>, kMajorA, kMajorB>()));
 
 /// Queues C = A B^T, or C += A B^T, for the warpgroup; wait_for_products() ends it.
 template <class Product, class A, class B, class C>

@@ -1,0 +1,9 @@
+#include "operators/delta_rule/cuda/sm90/backward.cuh"
+
+namespace comba::delta_rule::cuda::sm90 {
+
+void launch_backward_bf16(const BackwardArguments& y, int padded_K, BackwardSlices slices, cudaStream_t stream) {
+  launch_backward<cutlass::bfloat16_t>(y, padded_K, slices, stream);
+}
+
+}  // namespace comba::delta_rule::cuda::sm90

@@ -1,0 +1,395 @@
+#pragma once
+
+#include <cutlass/arch/reg_reconfig.h>
+
+#include "operators/delta_rule/cuda/sm90/backward.h"
+#include "operators/delta_rule/cuda/sm90/bulk_store.cuh"
+#include "operators/delta_rule/cuda/sm90/scan.cuh"
+
+/// Of the backward pass: from chunk to chunk against the sequence, the gradient of the state in registers.
+///
+///     dVn = R^T dO + diag(write) K dS+        dE = M^T dVn
+///     dS  = decay dS+ + Q^T diag(query) dO - K^T (diag(feedback beta) dE + s diag(query) dO)
+///
+/// (README.md section 9.) dS+ and dE go to the workspace. Nothing here needs the states, so this kernel runs beside the
+/// one that brings them back.
+///
+/// Grid: (slices of V, value head, sequence), blocks as in scan.cuh: a producer warpgroup; for each slice a state
+/// warpgroup, whose chain is dS+ | dVn | dE | dS+ | ..., and a helper warpgroup that rounds diag(query) dO for it ahead
+/// of time and stores what it leaves behind.
+/// Shared memory: a ring of 2 to 4 chunks, one of q, which is needed last, and dS+, dVn, dE.
+namespace comba::delta_rule::cuda::sm90 {
+
+template <class Element_, int kK_, int kSlice_, int kGroups_>
+struct ReverseShape {
+  using Element = Element_;
+  static constexpr int kK = kK_, kSlice = kSlice_, kGroups = kGroups_;
+  static constexpr int kThreads = kWarpGroup * (1 + 2 * kGroups);
+
+  static constexpr int kProducerRegisters = 24;
+  static constexpr int kStateRegisters = kGroups == 2 ? 160 : 240;
+  static constexpr int kHelperRegisters = kGroups == 2 ? 64 : 160;
+
+  struct Stage {
+    Element k[kChunk * kK];
+    Element d_o[kGroups][kChunk * kSlice];    ///< later what is multiplied by K^T
+    Element scaled[kGroups][kChunk * kSlice]; ///< diag(query) dO, transposed
+    Element inverse[kChunk * kChunk], read[kChunk * kChunk];
+  };
+  struct Queries {
+    Element q[kChunk * kK];
+  };
+  struct Slice {
+    Element state[kSlice * kK], d_write[kSlice * kChunk], d_error[kChunk * kSlice];
+  };
+  struct Control {
+    ChunkFactors factors;
+    std::uint64_t full, empty, scaled;
+  };
+  struct QueryControl {
+    std::uint64_t full, empty;
+  };
+  static constexpr int stages(int queries) {
+    return (227 * 1024 - kGroups * sizeof(Slice) - queries * (sizeof(Queries) + sizeof(QueryControl))) /
+           (sizeof(Stage) + sizeof(Control));
+  }
+  static constexpr int kQueryStages = stages(2) >= 2 ? 2 : 1;
+  static constexpr int kStages = stages(kQueryStages) < 4 ? stages(kQueryStages) : 4;
+  static_assert(kStages >= 2, "the helper is a chunk ahead");
+  struct Shared {
+    Slice slice[kGroups];
+    Stage stage[kStages];
+    Queries queries[kQueryStages];
+    Control control[kStages];
+    QueryControl query_control[kQueryStages];
+  };
+};
+
+template <class Shape>
+struct Reverse {
+  using Element = typename Shape::Element;
+  using Stage = typename Shape::Stage;
+  using Shared = typename Shape::Shared;
+  static constexpr int kK = Shape::kK, kSlice = Shape::kSlice;
+  static constexpr int kRowBytes = 2 * kSlice;  ///< of d_o
+  using FromTile = Product<Element, kSlice, GMMA::Major::K>;
+  using FromTransposed = Product<Element, kSlice, GMMA::Major::MN>;
+  using BothTransposed = Product<Element, kSlice, GMMA::Major::MN, GMMA::Major::MN>;
+  using State = Accumulators<kK, kSlice>;
+  using Rows = Accumulators<kChunk, kSlice>;
+
+  const BackwardArguments& y;
+  const Arguments& x;
+  Shared& shared;
+  const Sequence sequence;
+  const int head, n;  ///< value head, sequence
+
+  __device__ int count(int chunk) const { return min(kChunk, sequence.end - sequence.begin - chunk * kChunk); }
+  __device__ int first_v(int group) const { return (blockIdx.x * Shape::kGroups + group) * kSlice; }
+
+  /// Where a chunk stands in arrays [slots, HV].
+  __device__ std::int64_t index_of(int chunk) const {
+    return static_cast<std::int64_t>(sequence.slot + chunk) * x.HV + head;
+  }
+
+  __device__ void produce() const {
+    const int key = head / x.group;
+    RingPlace at, query;
+    for (int chunk = sequence.chunks() - 1; chunk >= 0; --chunk) {
+      Stage& stage = shared.stage[at.stage];
+      auto& [factors, full, empty, scaled] = shared.control[at.stage];
+      wait_barrier(empty, at.phase ^ 1);
+      set_barrier_transaction_bytes(full, sizeof(stage) - sizeof(stage.scaled) + sizeof(factors));
+      const int token = sequence.begin + chunk * kChunk;
+      const auto& matrices = x.chunks[index_of(chunk)];
+      for (int column = 0; column < kK; column += 64) {
+        load_box(x.k, full, stage.k + kChunk * column, column, key, token, sequence.batch);
+      }
+      for (int group = 0; group < Shape::kGroups; ++group) {
+        load_box(y.d_o_slice, full, stage.d_o[group], first_v(group), head, token, sequence.batch);
+      }
+      SM90_BULK_COPY_G2S::copy(matrices.inverse, &full, stage.inverse, 2 * sizeof(stage.inverse));
+      SM90_BULK_COPY_G2S::copy(&matrices.factors, &full, &factors, sizeof(factors));
+      auto& [query_full, query_empty] = shared.query_control[query.stage];
+      Element* const q = shared.queries[query.stage].q;
+      wait_barrier(query_empty, query.phase ^ 1);
+      set_barrier_transaction_bytes(query_full, sizeof(shared.queries[0]));
+      for (int column = 0; column < kK; column += 64) {
+        load_box(x.q, query_full, q + kChunk * column, column, key, token, sequence.batch);
+      }
+      at.template advance<Shape::kStages>();
+      query.template advance<Shape::kQueryStages>();
+    }
+  }
+
+  /// A warp has done with what a barrier guards.
+  __device__ static void release(std::uint64_t& empty) {
+    __syncwarp();
+    if (threadIdx.x % 32 == 0) arrive_barrier(empty);
+  }
+
+  /// Rows of absent tokens, which belong to the next sequence: zero times whatever they hold must be zero.
+  template <int kColumns>
+  __device__ static void clear_rows(Element* tile, int first) {
+    constexpr int kPieces = kColumns / 8, kBlock = kColumns < 64 ? kPieces : 8;  // of 16 bytes, in a row of a block
+    for (int i = first * kPieces + threadIdx.x % kWarpGroup; i < kChunk * kPieces; i += kWarpGroup) {
+      const int row = i / kPieces, piece = i % kPieces;
+      clear_piece(tile + ((piece / kBlock * kChunk + row) * kBlock + piece % kBlock) * 8);
+    }
+  }
+
+  /// What a chunk brings to a thread, besides its tiles.
+  struct ChunkInputs {
+    int present;  ///< tokens
+    float write[2], error[2], correction[2], decay;
+    std::uint32_t values[2][kSlice / 8];  ///< pairs of d_o where the accumulators of a chunk's rows are
+
+    __device__ void load(const Element* d_o, const ChunkFactors& factors, int count, float strength) {
+      present = count;
+      decay = factors.decay;
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const int row = first_row() + 8 * half;
+        write[half] = factors.write[row];
+        error[half] = factors.feedback[row] * factors.beta[row];
+        correction[half] = strength * factors.query[row];
+      }
+      load_pairs(d_o, values);
+    }
+  };
+
+  __device__ static void load_pairs(const Element* d_o, std::uint32_t (&values)[2][kSlice / 8]) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int begin = (first_row() + 8 * half) * kRowBytes, exchange = begin >> 3 & (kRowBytes - 16);
+      const char* const from = reinterpret_cast<const char*>(d_o) + begin + 2 * first_column();
+#pragma unroll
+      for (int c = 0; c < kSlice / 8; ++c) {
+        values[half][c] = *reinterpret_cast<const std::uint32_t*>(from + (c * 16 ^ exchange));
+      }
+    }
+  }
+
+  static __device__ float element(std::uint32_t pair, int side) {
+    return static_cast<float>(reinterpret_cast<const Element*>(&pair)[side]);
+  }
+
+  /// Calls f(pair, m, i, half) for each pair of neighbours of the state that a thread holds and that exists.
+  template <class F>
+  __device__ void for_each_pair(const States& states, int first_v, const F& f) const {
+    if (states.data == nullptr) return;
+    float* row = states.data + n * states.stride[0] + head * states.stride[1] + first_row() * states.stride[2] +
+                 first_v + first_column();
+#pragma unroll
+    for (int m = 0; m < kK / 64; ++m) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+#pragma unroll
+        for (int i = 0; i < kSlice / 8; ++i) {
+          const bool exists = 64 * m + first_row() + 8 * half < x.K && first_v + 8 * i + first_column() < x.V;
+          if (exists) f(*reinterpret_cast<float2*>(row + 8 * i), m, i, half);
+        }
+        row += (half == 0 ? 8 : 56) * states.stride[2];
+        asm volatile("" : "+l"(row));  // one address at a time: all of them do not fit in registers
+      }
+    }
+  }
+
+  __device__ void advance_state(int group) const {
+    auto& slice = shared.slice[group];
+    const SliceBarriers barrier(group);
+    const int chunks = sequence.chunks();
+    const float strength = KeyHead(x, head / x.group).strength;
+    State state;
+    clear(state);
+    for_each_pair(y.d_final_state, first_v(group), [&](const float2& pair, int m, int i, int half) {
+      at(state, m, i, half, 0) = pair.x, at(state, m, i, half, 1) = pair.y;
+    });
+    RingPlace ring, query;
+    ChunkInputs inputs;
+    const auto load_inputs = [&](int chunk) {
+      auto& control = shared.control[ring.stage];
+      wait_barrier(control.full, ring.phase);
+      inputs.load(shared.stage[ring.stage].d_o[group], control.factors, count(chunk), strength);
+    };
+    if (chunks > 0) load_inputs(chunks - 1);
+    for (int chunk = chunks - 1; chunk >= 0; --chunk) {
+      const bool first = chunk == chunks - 1;
+      Stage& stage = shared.stage[ring.stage];
+      auto& control = shared.control[ring.stage];
+      auto& query_control = shared.query_control[query.stage];
+      Element* const q = shared.queries[query.stage].q;
+      if (inputs.present < kChunk) {
+        wait_barrier(query_control.full, query.phase);
+        wait_barrier(control.scaled, ring.phase);  // the helper has read d_o
+        clear_rows<kK>(stage.k, inputs.present);
+        clear_rows<kK>(q, inputs.present);
+        clear_rows<kSlice>(stage.d_o[group], inputs.present);
+        fence_async();
+        barrier_wait(barrier.state_warps(), kWarpGroup);
+      }
+      Rows read, rows;
+      multiply(BothTransposed{}, transposed<Element, kChunk, kChunk>(stage.read), narrow_transposed(stage.d_o[group]),
+               read, GMMA::ScaleOut::Zero);
+      if (!first) barrier_wait(barrier.state_read(), 2 * kWarpGroup);
+      store_transposed<Element, kK, kSlice>(state, slice.state);
+      fence_async();
+      barrier_wait(barrier.state_warps(), kWarpGroup);
+      multiply(FromTile{}, tile<Element, kChunk, kK>(stage.k), tile<Element, kSlice, kK>(slice.state), rows,
+               GMMA::ScaleOut::Zero);
+      wait_for_products(rows);
+      warpgroup_fence_operand(read);
+      barrier_arrive(barrier.state_written(), 2 * kWarpGroup);
+
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const bool absent = first_row() + 8 * half >= inputs.present;
+#pragma unroll
+        for (int c = 0; c < kSlice / 8; ++c) {
+#pragma unroll
+          for (int side = 0; side < 2; ++side) {
+            float& d_write = at(rows, 0, c, half, side);
+            d_write = absent ? 0 : fmaf(inputs.write[half], d_write, at(read, 0, c, half, side));
+          }
+        }
+      }
+      store_transposed<Element, kChunk, kSlice>(rows, slice.d_write);
+      fence_async();
+      barrier_wait(barrier.state_warps(), kWarpGroup);
+      // dVn + (M - I)^T dVn: the larger part of dE is never rounded.
+      multiply(FromTransposed{}, transposed<Element, kChunk, kChunk>(stage.inverse),
+               tile<Element, kSlice, kChunk>(slice.d_write), rows, GMMA::ScaleOut::One);
+#pragma unroll
+      for (int i = 0; i < size(state); ++i) state(i) *= inputs.decay;
+      wait_barrier(control.scaled, ring.phase);
+      wait_barrier(query_control.full, query.phase);
+      multiply(FromTransposed{}, transposed<Element, kChunk, kK>(q), tile<Element, kSlice, kChunk>(stage.scaled[group]),
+               state, GMMA::ScaleOut::One);
+      warpgroup_wait<1>();
+      warpgroup_fence_operand(rows);
+
+      if (!first) barrier_wait(barrier.write_read(), 2 * kWarpGroup);
+      store<Element, kSlice>(slice.d_error,
+                             [&](int c, int half) { return make_float2(at(rows, 0, c, half, 0), at(rows, 0, c, half, 1)); });
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const bool absent = first_row() + 8 * half >= inputs.present;
+#pragma unroll
+        for (int c = 0; c < kSlice / 8; ++c) {
+#pragma unroll
+          for (int side = 0; side < 2; ++side) {
+            float& e = at(rows, 0, c, half, side);
+            const float d_o = element(inputs.values[half][c], side);
+            e = absent ? 0 : -fmaf(inputs.error[half], e, inputs.correction[half] * d_o);
+          }
+        }
+      }
+      store_transposed<Element, kChunk, kSlice>(rows, stage.d_o[group]);
+      fence_async();
+      barrier_wait(barrier.state_warps(), kWarpGroup);
+      barrier_arrive(barrier.write_written(), 2 * kWarpGroup);
+      multiply(FromTransposed{}, transposed<Element, kChunk, kK>(stage.k),
+               tile<Element, kSlice, kChunk>(stage.d_o[group]), state, GMMA::ScaleOut::One);
+      ring.template advance<Shape::kStages>();
+      query.template advance<Shape::kQueryStages>();
+      if (chunk > 0) load_inputs(chunk - 1);
+      wait_for_products(state);
+      release(control.empty);
+      release(query_control.empty);
+    }
+    for_each_pair(y.d_initial_state, first_v(group), [&](float2& pair, int m, int i, int half) {
+      pair = make_float2(at(state, m, i, half, 0), at(state, m, i, half, 1));
+    });
+  }
+
+  /// A slice of d_o as the matrix of kSlice rows that its columns are.
+  static __device__ auto narrow_transposed(Element* tile) {
+    using Atom = std::conditional_t<kSlice == 64, GMMA::Layout_MN_SW128_Atom<Element>, GMMA::Layout_MN_SW64_Atom<Element>>;
+    return make_tensor(make_smem_ptr(tile), tile_to_shape(Atom{}, cute::Shape<Int<kSlice>, Int<kChunk>>{}));
+  }
+
+  /// diag(query) dO of a chunk, rounded.
+  __device__ void scale(int chunk, int stage, int phase, int group) const {
+    auto& control = shared.control[stage];
+    wait_barrier(control.full, phase);
+    std::uint32_t values[2][kSlice / 8];
+    load_pairs(shared.stage[stage].d_o[group], values);
+    Rows rows;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int row = first_row() + 8 * half;
+      const float query = control.factors.query[row];
+      const bool absent = row >= count(chunk);
+#pragma unroll
+      for (int c = 0; c < kSlice / 8; ++c) {
+#pragma unroll
+        for (int side = 0; side < 2; ++side) {
+          at(rows, 0, c, half, side) = absent ? 0 : query * element(values[half][c], side);
+        }
+      }
+    }
+    store_transposed<Element, kChunk, kSlice>(rows, shared.stage[stage].scaled[group]);
+    fence_async();
+    release(control.scaled);
+  }
+
+  __device__ void help(int group) const {
+    auto& slice = shared.slice[group];
+    const SliceBarriers barrier(group);
+    const int chunks = sequence.chunks();
+    const bool stores = threadIdx.x % kWarpGroup == 0;
+    RingPlace ring, next;
+    if (chunks > 0) scale(chunks - 1, 0, 0, group);
+    for (int chunk = chunks - 1; chunk >= 0; --chunk, ring = next) {
+      const std::int64_t index = index_of(chunk);
+      next.template advance<Shape::kStages>();
+      if (chunk > 0) scale(chunk - 1, next.stage, next.phase, group);
+      barrier_wait(barrier.state_written(), 2 * kWarpGroup);
+      if (stores) store_tile_rows<kK, kSlice>(slice.state, y.d_states + index * y.V_rows * kK, y.V_rows, first_v(group));
+      __syncwarp();
+      if (chunk > 0) barrier_arrive(barrier.state_read(), 2 * kWarpGroup);
+      barrier_wait(barrier.write_written(), 2 * kWarpGroup);
+      if (stores) store_box(y.d_error_slice, slice.d_error, first_v(group), 0, 0, static_cast<int>(index));
+      release(shared.control[ring.stage].empty);
+      if (chunk > 0) barrier_arrive(barrier.write_read(), 2 * kWarpGroup);
+    }
+    if (stores) {
+      wait_for_stores();
+      wait_for_kernel_before();  // whoever waits for this kernel waits for that one, too
+    }
+  }
+};
+
+template <class Shape>
+__global__ __launch_bounds__(Shape::kThreads, 1) void reverse(const __grid_constant__ BackwardArguments y) {
+  extern __shared__ __align__(1024) std::uint8_t memory[];
+  auto& shared = *reinterpret_cast<typename Shape::Shared*>(memory);
+  constexpr int kWarps = Shape::kGroups * kWarpGroup / 32;  // of the state warpgroups
+  if (threadIdx.x == 0) {
+    for (auto& control : shared.control) {
+      initialize_barrier(control.full, 1);
+      initialize_barrier(control.empty, 2 * kWarps);
+      initialize_barrier(control.scaled, kWarps);
+    }
+    for (auto& control : shared.query_control) {
+      initialize_barrier(control.full, 1);
+      initialize_barrier(control.empty, kWarps);
+    }
+    cutlass::arch::fence_barrier_init();
+  }
+  __syncthreads();
+  const int n = blockIdx.z, head = blockIdx.y, role = cutlass::canonical_warp_group_idx();
+  const Reverse<Shape> run{y, y.forward, shared, sequence(y.forward.sequences, n), head, n};
+  if (role == 0) {
+    cutlass::arch::warpgroup_reg_dealloc<Shape::kProducerRegisters>();
+    if (threadIdx.x == 0) run.produce();
+  } else if (role <= Shape::kGroups) {
+    cutlass::arch::warpgroup_reg_alloc<Shape::kStateRegisters>();
+    run.advance_state(Shape::kGroups == 1 ? 0 : role - 1);
+  } else {
+    cutlass::arch::warpgroup_reg_dealloc<Shape::kHelperRegisters>();
+    run.help(Shape::kGroups == 1 ? 0 : role - 1 - Shape::kGroups);
+  }
+}
+
+}  // namespace comba::delta_rule::cuda::sm90
