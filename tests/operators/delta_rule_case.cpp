@@ -21,24 +21,6 @@ class NanWorkspace {
   std::vector<std::uint8_t> memory_;
 };
 
-/// The buffers a call may be given, with the names tolerances go by.
-template <class Visit>
-void for_each(const Gradients& x, const Gradients& y, const Visit& visit) {
-  visit("dq", x.dq, y.dq);
-  visit("dk", x.dk, y.dk);
-  visit("dv", x.dv, y.dv);
-  visit("dp", x.dp, y.dp);
-  visit("db", x.db, y.db);
-  visit("dd", x.dd, y.dd);
-  visit("dbeta", x.dbeta, y.dbeta);
-  visit("dbeta_logit", x.dbeta_logit, y.dbeta_logit);
-  visit("dg", x.dg, y.dg);
-  visit("da", x.da, y.da);
-  visit("dA_log", x.dA_log, y.dA_log);
-  visit("ddt_bias", x.ddt_bias, y.ddt_bias);
-  visit("d_initial_state", x.d_initial_state, y.d_initial_state);
-}
-
 void expect_buffer_close(const char* name, const Buffer& x, const Buffer& expected, const Description& description) {
   ASSERT_EQ(x.given(), expected.given()) << name;
   if (!x.given()) return;
@@ -204,41 +186,50 @@ Outputs forward(const delta_rule::Implementation& implementation, Case& c) {
   return out;
 }
 
+Gradients empty_gradients(const Case& c) {
+  return {like(c.q),
+          like(c.k),
+          like(c.v),
+          like(c.p),
+          like(c.b),
+          like(c.d),
+          like(c.beta),
+          like(c.beta_logit),
+          like(c.g),
+          like(c.a),
+          like(c.A_log),
+          like(c.dt_bias),
+          like(c.initial_state)};
+}
+
+DeltaRuleBackward backward_args(Case& c, Gradients& out) {
+  return {.options = c.options,
+          .inputs = c.inputs(),
+          .do_ = c.d_o.view(),
+          .d_final_state = c.d_final_state.view(),
+          .dq = out.dq.view(),
+          .dk = out.dk.view(),
+          .dv = out.dv.view(),
+          .dp = out.dp.view(),
+          .db = out.db.view(),
+          .dd = out.dd.view(),
+          .dbeta = out.dbeta.view(),
+          .dbeta_logit = out.dbeta_logit.view(),
+          .dg = out.dg.view(),
+          .da = out.da.view(),
+          .dA_log = out.dA_log.view(),
+          .ddt_bias = out.ddt_bias.view(),
+          .d_initial_state = out.d_initial_state.view()};
+}
+
 Gradients backward(const delta_rule::Implementation& implementation, Case& c) {
-  if (implementation.backward == nullptr) return backward(reference(), c);
-  Gradients out = {like(c.q),
-                   like(c.k),
-                   like(c.v),
-                   like(c.p),
-                   like(c.b),
-                   like(c.d),
-                   like(c.beta),
-                   like(c.beta_logit),
-                   like(c.g),
-                   like(c.a),
-                   like(c.A_log),
-                   like(c.dt_bias),
-                   like(c.initial_state)};
-  const DeltaRuleBackward args = {.options = c.options,
-                                  .inputs = c.inputs(),
-                                  .do_ = c.d_o.view(),
-                                  .d_final_state = c.d_final_state.view(),
-                                  .dq = out.dq.view(),
-                                  .dk = out.dk.view(),
-                                  .dv = out.dv.view(),
-                                  .dp = out.dp.view(),
-                                  .db = out.db.view(),
-                                  .dd = out.dd.view(),
-                                  .dbeta = out.dbeta.view(),
-                                  .dbeta_logit = out.dbeta_logit.view(),
-                                  .dg = out.dg.view(),
-                                  .da = out.da.view(),
-                                  .dA_log = out.dA_log.view(),
-                                  .ddt_bias = out.ddt_bias.view(),
-                                  .d_initial_state = out.d_initial_state.view()};
+  Gradients out = empty_gradients(c);
+  const DeltaRuleBackward args = backward_args(c, out);
   const delta_rule::Problem problem = delta_rule::check(args);
-  NanWorkspace memory(implementation.backward_workspace(problem));
-  implementation.backward(problem, args, memory.workspace());
+  const bool has_one = implementation.backward != nullptr && implementation.refusal(problem).empty();
+  const delta_rule::Implementation& chosen = has_one ? implementation : reference();
+  NanWorkspace memory(chosen.backward_workspace(problem));
+  chosen.backward(problem, args, memory.workspace());
   return out;
 }
 
@@ -292,7 +283,7 @@ void expect_close(const Outputs& x, const Outputs& expected, const Description& 
 }
 
 void expect_close(const Gradients& x, const Gradients& expected, const Description& description) {
-  for_each(x, expected, [&](const char* name, const Buffer& one, const Buffer& other) {
+  for_each_gradient(x, expected, [&](const char* name, const Buffer& one, const Buffer& other) {
     expect_buffer_close(name, one, other, description);
   });
 }
@@ -302,6 +293,16 @@ std::vector<delta_rule::Implementation> implementations_for(Case& c) {
   std::vector<delta_rule::Implementation> list;
   for (const delta_rule::Implementation& implementation : tested_implementations()) {
     if (implementation.refusal(problem).empty()) list.push_back(implementation);
+  }
+  return list;
+}
+
+std::vector<delta_rule::Implementation> backward_implementations_for(Case& c) {
+  Gradients out = empty_gradients(c);
+  const delta_rule::Problem problem = delta_rule::check(backward_args(c, out));
+  std::vector<delta_rule::Implementation> list;
+  for (const delta_rule::Implementation& implementation : tested_implementations()) {
+    if (implementation.backward && implementation.refusal(problem).empty()) list.push_back(implementation);
   }
   return list;
 }

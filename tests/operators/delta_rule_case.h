@@ -62,9 +62,32 @@ struct Gradients {
   Buffer dq, dk, dv, dp, db, dd, dbeta, dbeta_logit, dg, da, dA_log, ddt_bias, d_initial_state;
 };
 
+/// Gradients of every input the case has, full of NaN.
+Gradients empty_gradients(const Case& c);
+/// The call that fills them. A gradient whose buffer is absent is not asked for.
+DeltaRuleBackward backward_args(Case& c, Gradients& out);
+
+/// visit(name, buffer of x, buffer of y) for each gradient, with the names tolerances go by.
+template <class X, class Y, class Visit>
+void for_each_gradient(X& x, Y& y, const Visit& visit) {
+  visit("dq", x.dq, y.dq);
+  visit("dk", x.dk, y.dk);
+  visit("dv", x.dv, y.dv);
+  visit("dp", x.dp, y.dp);
+  visit("db", x.db, y.db);
+  visit("dd", x.dd, y.dd);
+  visit("dbeta", x.dbeta, y.dbeta);
+  visit("dbeta_logit", x.dbeta_logit, y.dbeta_logit);
+  visit("dg", x.dg, y.dg);
+  visit("da", x.da, y.da);
+  visit("dA_log", x.dA_log, y.dA_log);
+  visit("ddt_bias", x.ddt_bias, y.ddt_bias);
+  visit("d_initial_state", x.d_initial_state, y.d_initial_state);
+}
+
 /// Runs one implementation, whatever COMBA_IMPL says, with outputs and workspace full of NaN.
 Outputs forward(const delta_rule::Implementation& implementation, Case& c);
-/// An implementation without a backward gets the reference's.
+/// An implementation without a backward, or that refuses this one, gets the reference's.
 Gradients backward(const delta_rule::Implementation& implementation, Case& c);
 /// All tokens through decode_step in calls of at most `tokens_per_call`, from the initial state. Needs no cu_seqlens.
 Outputs decode(const delta_rule::Implementation& implementation, Case& c, std::int64_t tokens_per_call);
@@ -82,5 +105,7 @@ std::vector<delta_rule::Implementation> tested_implementations();
 
 /// The tested implementations that support the case.
 std::vector<delta_rule::Implementation> implementations_for(Case& c);
+/// Those that support its backward call.
+std::vector<delta_rule::Implementation> backward_implementations_for(Case& c);
 
 }  // namespace comba::test

@@ -3,19 +3,16 @@
 #include <stdexcept>
 
 namespace comba::test {
-namespace {
 
-delta_rule::Implementation named(const std::string& name) {
+delta_rule::Implementation device_implementation(const std::string& name) {
   for (const delta_rule::Implementation& implementation : delta_rule::cuda::implementations()) {
     if (implementation.name == name) return implementation;
   }
   throw std::invalid_argument("no implementation has the name " + name);
 }
 
-}  // namespace
-
 DeviceForward::DeviceForward(const char* implementation, Case& c, CUstream_st* stream, bool with_final_state)
-    : implementation_(named(implementation)) {
+    : implementation_(device_implementation(implementation)) {
   const Description& x = c.description;
   out_.o = Buffer(x.dtype, {x.B, x.T, x.HV, x.V});
   if (with_final_state) out_.final_state = Buffer(DType::f32, {c.num_sequences(), x.HV, x.K, x.V});

@@ -36,6 +36,9 @@ class DeviceForward {
   std::int64_t workspace_bytes_ = 0;
 };
 
+/// The implementation of the GPU of that name.
+delta_rule::Implementation device_implementation(const std::string& name);
+
 /// The implementations of the GPU that take such a forward call, by name.
 std::vector<const char*> device_implementations_for(Case& c);
 

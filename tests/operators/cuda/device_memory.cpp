@@ -56,6 +56,16 @@ void DeviceTensors::move(DeltaRuleInputs& in) {
   }
 }
 
+void DeviceTensors::move(DeltaRuleBackward& args) {
+  move(args.inputs);
+  move(args.do_);
+  move(args.d_final_state);
+  for (View* view : {&args.dq, &args.dk, &args.dv, &args.dp, &args.db, &args.dd, &args.dbeta, &args.dbeta_logit,
+                     &args.dg, &args.da, &args.dA_log, &args.ddt_bias, &args.d_initial_state}) {
+    move(*view);
+  }
+}
+
 void* DeviceTensors::add(void* host, std::int64_t bytes, bool result) {
   const Copy& copy = copies_.emplace_back(host, bytes, result);
   check_cuda(cudaMemcpy(copy.device.data(), host, bytes, cudaMemcpyHostToDevice), "cudaMemcpy");

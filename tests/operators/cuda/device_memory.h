@@ -34,6 +34,8 @@ class DeviceTensors {
     if (view.given()) view.data = add(const_cast<void*>(view.data), bytes_of(view), !std::is_const_v<Void>);
   }
   void move(DeltaRuleInputs& in);
+  /// All tensors of a backward call.
+  void move(DeltaRuleBackward& args);
 
   /// Copies the inputs from host memory again.
   void send();

@@ -51,6 +51,15 @@ struct ThroughDevice {
     tensors.fetch();
   }
 
+  static void backward(const Problem&, const DeltaRuleBackward& host, Workspace) {
+    DeltaRuleBackward args = host;
+    args.execution = kOnDevice;
+    DeviceTensors tensors;
+    tensors.move(args);
+    call(args, implementation().backward_workspace, implementation().backward);
+    tensors.fetch();
+  }
+
   static void decode_step(const Problem&, const DeltaRuleDecode& host, Workspace) {
     DeltaRuleDecode args = host;
     args.execution = kOnDevice;
@@ -65,9 +74,15 @@ struct ThroughDevice {
   }
 
   static Implementation adapted() {
-    const bool decodes = implementation().decode_step != nullptr;
-    return {implementation().name, refusal, no_workspace, nullptr,
-            no_workspace,          forward, nullptr,      decodes ? decode_step : nullptr};
+    const bool learns = implementation().backward != nullptr, decodes = implementation().decode_step != nullptr;
+    return {implementation().name,
+            refusal,
+            no_workspace,
+            no_workspace,
+            no_workspace,
+            forward,
+            learns ? backward : nullptr,
+            decodes ? decode_step : nullptr};
   }
 };
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "operators/delta_rule/cuda/device.h"
+#include "operators/delta_rule/cuda/generic/chunk_launch.h"
 #include "operators/delta_rule/cuda/generic/decode.cuh"
 #include "operators/delta_rule/cuda/generic/recurrent.cuh"
 #include "runtime/cuda_check.h"
@@ -168,8 +169,23 @@ std::string refusal(const Problem& x) {
 
 std::int64_t no_workspace(const Problem&) { return 0; }
 
-void forward(const Problem& x, const DeltaRuleForward& args, Workspace) {
-  run(x, x.in.initial_state, args.final_state, args.o);
+/// Forward: the chunk form where the tensor cores have the dtype, otherwise token by token. Nothing else decides, so
+/// that a sequence gives the same bits whatever else is in the call.
+std::int64_t forward_workspace(const Problem& x) {
+  switch (x.in.q.dtype) {
+    case DType::bf16:
+      return forward_workspace_bf16(x);
+    case DType::f16:
+      return forward_workspace_f16(x);
+    default:
+      return 0;
+  }
+}
+
+void forward(const Problem& x, const DeltaRuleForward& args, Workspace workspace) {
+  const auto in_chunks = x.in.q.dtype == DType::bf16 ? forward_in_chunks_bf16 : forward_in_chunks_f16;
+  if (x.in.q.dtype == DType::f32) return run(x, x.in.initial_state, args.final_state, args.o);
+  in_chunks(x, arguments(x, x.in.initial_state, args.final_state, args.o), workspace);
 }
 
 void decode_step(const Problem& x, const DeltaRuleDecode& args, Workspace) {
@@ -186,7 +202,7 @@ void decode_step(const Problem& x, const DeltaRuleDecode& args, Workspace) {
 }  // namespace
 
 Implementation implementation() {
-  return {"cuda.generic", refusal, no_workspace, nullptr, no_workspace, forward, nullptr, decode_step};
+  return {"cuda.generic", refusal, forward_workspace, nullptr, no_workspace, forward, nullptr, decode_step};
 }
 
 }  // namespace comba::delta_rule::cuda::generic

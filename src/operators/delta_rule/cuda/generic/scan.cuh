@@ -1,0 +1,177 @@
+#pragma once
+
+#include "operators/delta_rule/cuda/generic/chunk.cuh"
+
+/// From chunk to chunk along a sequence, the state in registers (README.md section 9).
+///
+///     Z = V - diag(feedback) P S      error = Z + N diag(beta) Z      Vn = diag(beta) error
+///     O = diag(query) Q S + R Vn      S <- decay S + K^T diag(write) Vn
+///
+/// Grid: one block for each slice of 64 columns of V of each value head of each sequence. Block: 256 threads.
+/// Forward writes O. For backward, which needs no O, the state before each chunk, rounded as it enters products, and
+/// the errors go to the workspace.
+/// Shared memory: five tiles. Tiles of q, k and p come one after the other; the state passes through one of them.
+/// Numerics: state and sums in fp32; S, diag(beta) Z and Vn are rounded as operands, once a chunk.
+namespace comba::delta_rule::cuda::generic {
+
+template <class Element>
+struct ScanShared {
+  SharedTile<Element> key, query, state, value, coupling;
+};
+
+/// What backward keeps of a scan.
+template <class Element>
+struct SavedStates {
+  Element* states = nullptr;  ///< [slots, HV, K tiles, V tiles] tiles: S before the chunk
+  float* errors = nullptr;    ///< [slots, HV, C, V tiles * 64]
+};
+
+template <class Element>
+struct ScanArguments : ChunkArguments<Element> {
+  SavedStates<Element> saved;
+
+  /// Tile (k, v) of the saved state before a chunk.
+  __device__ Element* saved_tile(Element* states, std::int64_t slot, int head, int k, int v) const {
+    return states + ((this->number(slot, head) * this->K_tiles + k) * this->V_tiles + v) * kSide * kSide;
+  }
+  /// Rows of errors, or of their gradients.
+  __device__ float* saved_rows(float* rows, std::int64_t slot, int head) const {
+    return rows + this->number(slot, head) * kSide * (this->V_tiles * kSide);
+  }
+};
+
+/// A slice of the state of one head, for each 64 rows of K.
+template <int kTiles>
+struct StateSlice {
+  Accumulators tile[kTiles];
+
+  template <class F>
+  static __device__ void for_each_place(const Arguments& x, const Strided& tensor, std::int64_t n, int head,
+                                        int first_v, StateSlice& state, const F& f) {
+    if (tensor.data == nullptr) return;
+    float* const from = static_cast<float*>(tensor.data) + n * tensor.stride[0] + head * tensor.stride[1] + first_v;
+#pragma unroll
+    for (int k = 0; k < kTiles; ++k) {
+      state.tile[k].for_each([&](int row, int column, float& value) {
+        if (k * kSide + row < x.K && first_v + column < x.V)
+          f(from[(k * kSide + row) * tensor.stride[2] + column], value);
+      });
+    }
+  }
+
+  __device__ void load(const Arguments& x, const Strided& tensor, std::int64_t n, int head, int first_v) {
+    for_each_place(x, tensor, n, head, first_v, *this, [](const float& memory, float& value) { value = memory; });
+  }
+  __device__ void store(const Arguments& x, const Strided& tensor, std::int64_t n, int head, int first_v) {
+    for_each_place(x, tensor, n, head, first_v, *this, [](float& memory, float& value) { memory = value; });
+  }
+};
+
+/// A tile of the workspace, whose rows follow each other.
+template <class Element>
+__device__ Window<Element> tile_window(const Element* data) {
+  return Window<Element>(const_cast<Element*>(data), kSide, kSide, kSide);
+}
+
+/// The block's slice of a sequence.
+template <class Element>
+struct ScanPlace {
+  int slice;
+  Heads heads;
+  std::int64_t n;
+  Sequence sequence;
+
+  __device__ explicit ScanPlace(const ChunkArguments<Element>& x)
+      : slice(static_cast<int>(blockIdx.x % x.V_tiles)),
+        heads(x, static_cast<int>(blockIdx.x / x.V_tiles % x.HV)),
+        n(blockIdx.x / x.V_tiles / x.HV),
+        sequence(sequence_at(x, n)) {}
+};
+
+/// kTiles: at least K / 64.
+template <class Element, int kTiles, bool kForBackward>
+__global__ __launch_bounds__(kBlockThreads,
+                             kTiles <= 2 ? 2 : 1) void scan(const __grid_constant__ ScanArguments<Element> x) {
+  extern __shared__ __align__(16) std::uint8_t memory[];
+  auto& shared = *reinterpret_cast<ScanShared<Element>*>(memory);
+  const ScanPlace<Element> place(x);
+  const Heads& heads = place.heads;
+  const int first_v = place.slice * kSide;
+  const float correction = Strengths(x, heads.key).correction;
+  StateSlice<kTiles> state;
+  state.load(x, x.initial_state, place.n, heads.value, first_v);
+
+  for (std::int64_t index = 0; index < place.sequence.chunks(); ++index) {
+    const Chunk chunk(place.sequence, index);
+    const Couplings<Element>& coupling = x.couplings[x.number(chunk.slot, heads.value)];
+    const RowFactors& rows = coupling.rows;
+    const Directions<Element> directions(x, chunk, heads, correction);
+    const Window<Element> values = rows_of<Element>(x.v, chunk, heads.value, x.V);
+    fill(shared.value, [&](int row, int column) { return values(row, first_v + column); });
+    fill(shared.coupling, tile_window(coupling.feedback));
+
+    Accumulators recalled, read;  // P S, and Q S
+#pragma unroll
+    for (int k = 0; k < kTiles; ++k) {
+      if (k >= x.K_tiles) break;
+      const int first = k * kSide;
+      store(state.tile[k], shared.state);
+      fill(shared.key, [&](int row, int column) { return directions.p(row, first + column) * rows.p_scale[row]; });
+      if constexpr (kForBackward) {
+        Element* const saved = x.saved_tile(x.saved.states, chunk.slot, heads.value, k, place.slice);
+        state.tile[k].for_each_pair(
+            [&](int row, int column, float(&pair)[2]) { store_pair(saved + row * kSide + column, pair[0], pair[1]); });
+      } else {
+        fill(shared.query,
+             [&](int row, int column) { return directions.query(row, first + column) * rows.q_scale[row]; });
+      }
+      __syncthreads();
+      multiply<As::stored, As::stored>(shared.key, shared.state, recalled);
+      if constexpr (!kForBackward) multiply<As::stored, As::stored>(shared.query, shared.state, read);
+      __syncthreads();
+    }
+
+    // Z and the errors in place of P S.
+    Accumulators& error = recalled;
+    error.for_each(
+        [&](int i, int v, float& z) { z = static_cast<float>(shared.value.at[i][v]) - rows.feedback[i] * z; });
+    store_rows(error, shared.state, [&](int i) { return rows.beta[i]; });
+    __syncthreads();
+    multiply<As::stored, As::stored>(shared.coupling, shared.state, error);
+    __syncthreads();
+    if constexpr (kForBackward) {
+      float* const saved = x.saved_rows(x.saved.errors, chunk.slot, heads.value) + first_v;
+      error.for_each_pair([&](int row, int column, float(&pair)[2]) {
+        store_pair(saved + row * (x.V_tiles * kSide) + column, pair[0], pair[1]);
+      });
+    }
+    error.scale_rows([&](int i) { return rows.beta[i]; });
+    Accumulators& writes = error;
+    store_rows(writes, shared.state, [&](int i) { return rows.write[i]; });
+
+    if constexpr (!kForBackward) {
+      store(writes, shared.value);
+      fill(shared.coupling, tile_window(coupling.read));
+      read.scale_rows([&](int i) { return rows.query[i]; });
+      __syncthreads();
+      multiply<As::stored, As::stored>(shared.coupling, shared.value, read);
+      store(read, shared.query);
+    }
+#pragma unroll
+    for (int k = 0; k < kTiles; ++k) {
+      if (k >= x.K_tiles) break;
+      fill(shared.key, [&](int row, int column) { return directions.k(row, k * kSide + column) * rows.k_scale[row]; });
+      state.tile[k].scale(rows.decay);
+      __syncthreads();
+      multiply<As::transposed, As::stored>(shared.key, shared.state, state.tile[k]);
+      __syncthreads();
+    }
+    if constexpr (!kForBackward) {
+      write(shared.query, rows_of<Element>(x.o, chunk, heads.value, x.V), first_v);
+      __syncthreads();
+    }
+  }
+  state.store(x, x.final_state, place.n, heads.value, first_v);
+}
+
+}  // namespace comba::delta_rule::cuda::generic

@@ -1,0 +1,46 @@
+// Borders in cu_seqlens cannot be looked at before a call on the GPU is queued. Whatever they say, nothing outside the
+// tensors is read or written by backward, and calls after it are right.
+#include <cuda_runtime_api.h>
+#include <gtest/gtest.h>
+
+#include "operators/cuda/device_backward.h"
+#include "operators/cuda/wrong_borders.h"
+
+namespace comba::test {
+namespace {
+
+class CudaBackwardWrongBorders : public ::testing::TestWithParam<WrongBorders> {};
+
+TEST_P(CudaBackwardWrongBorders, TouchNothingElse) {
+  for (const DType dtype : {DType::bf16, DType::f32}) {
+    for (const std::uint64_t seed : {1, 2}) {  // cu_seqlens of 4 and of 8 bytes
+      Description x;
+      x.dtype = dtype;
+      x.T = WrongBorders::kTokens;
+      x.H = 2;
+      x.HV = 4;
+      x.K = x.V = 128;
+      x.seed = seed;
+      x.cu_seqlens = {0, 100, 200, WrongBorders::kTokens};
+      Case right(x), wrong(x);
+      GetParam().put_into(wrong.cu_seqlens);
+      for (const delta_rule::Implementation& implementation : backward_implementations_for(right)) {
+        SCOPED_TRACE(std::string(implementation.name) + "; " + describe(x));
+        const Gradients expected = backward(implementation, right);
+        {
+          DeviceBackward call(implementation.name, wrong);  // looks at its guard zones at the end
+          call.run();
+          ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+          EXPECT_TRUE(call.inputs_intact());
+        }
+        EXPECT_TRUE(same_bits(backward(implementation, right), expected)) << "a right call after it";
+      }
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(CuSeqlens, CudaBackwardWrongBorders, ::testing::ValuesIn(wrong_borders()),
+                         [](const auto& info) { return info.param.name; });
+
+}  // namespace
+}  // namespace comba::test
