@@ -42,7 +42,7 @@ struct ReverseShape {
   struct Slice {
     Element state[kSlice * kK], d_write[kSlice * kChunk], d_error[kChunk * kSlice];
   };
-  struct Control {
+  struct alignas(16) Control {  // bulk copies go to multiples of 16 bytes
     ChunkFactors factors;
     std::uint64_t full, empty, scaled;
   };
