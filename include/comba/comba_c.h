@@ -97,8 +97,10 @@ typedef struct comba_delta_rule_backward_args {
 typedef struct comba_delta_rule_decode_args {
   comba_delta_rule_options options;
   comba_delta_rule_inputs inputs; /* without initial_state and cu_seqlens */
-  comba_view state;               /* [B, HV, K, V] f32, read and overwritten */
+  comba_view state;               /* [S, HV, K, V] f32 or bf16, read and overwritten; S = B without state_indices */
   comba_view o;                   /* [B, T, HV, V], dtype of q */
+  comba_const_view state_indices; /* [B] i32, optional: the state of each row; not in 0 .. S - 1: the row is skipped */
+  comba_const_view num_accepted;  /* [B] i32, optional: after how many tokens the state is written; absent: T */
 } comba_delta_rule_decode_args;
 
 /* Writes the bytes the workspace of the call must have; they depend on the shapes, the options and the number of
@@ -115,7 +117,7 @@ COMBA_API comba_status comba_delta_rule_forward(const comba_delta_rule_forward_a
 /* Every gradient given, of loss = <o, d_o> + <final_state, d_final_state>. */
 COMBA_API comba_status comba_delta_rule_backward(const comba_delta_rule_backward_args* args, void* workspace,
                                                  int64_t workspace_bytes);
-/* state <- h after T tokens, o_t = h_t^T (scale q_t), started from `state`. */
+/* state <- h after T tokens, or after num_accepted of them, o_t = h_t^T (scale q_t), started from `state`. */
 COMBA_API comba_status comba_delta_rule_decode_step(const comba_delta_rule_decode_args* args, void* workspace,
                                                     int64_t workspace_bytes);
 

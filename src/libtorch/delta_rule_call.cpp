@@ -3,6 +3,18 @@
 #include "base/message.h"
 
 namespace comba {
+namespace {
+
+void push_optional(torch::jit::Stack& stack, const at::Tensor& tensor) {
+  stack.emplace_back(tensor.defined() ? c10::IValue(tensor) : c10::IValue());
+}
+
+at::Tensor pop_optional(torch::jit::Stack& stack) {
+  const c10::IValue value = torch::jit::pop(stack);
+  return value.isNone() ? at::Tensor() : value.toTensor();
+}
+
+}  // namespace
 
 std::array<at::Tensor, kNumInputs> to_list(const DeltaRuleTensors& inputs) {
   std::array<at::Tensor, kNumInputs> list;
@@ -17,16 +29,25 @@ DeltaRuleTensors from_list(at::ArrayRef<at::Tensor> list) {
 }
 
 void push_inputs(torch::jit::Stack& stack, const DeltaRuleTensors& inputs) {
-  for (const auto& tensor : to_list(inputs)) stack.emplace_back(tensor.defined() ? c10::IValue(tensor) : c10::IValue());
+  for (const auto& tensor : to_list(inputs)) push_optional(stack, tensor);
 }
 
 DeltaRuleTensors pop_inputs(torch::jit::Stack& stack) {
   DeltaRuleTensors inputs;
-  for (std::size_t i = kNumInputs; i-- > 0;) {
-    const c10::IValue value = torch::jit::pop(stack);
-    if (!value.isNone()) inputs.*kInputs[i] = value.toTensor();
-  }
+  for (std::size_t i = kNumInputs; i-- > 0;) inputs.*kInputs[i] = pop_optional(stack);
   return inputs;
+}
+
+void push_rows(torch::jit::Stack& stack, const DecodeRows& rows) {
+  push_optional(stack, rows.state_indices);
+  push_optional(stack, rows.num_accepted);
+}
+
+DecodeRows pop_rows(torch::jit::Stack& stack) {
+  DecodeRows rows;
+  rows.num_accepted = pop_optional(stack);
+  rows.state_indices = pop_optional(stack);
+  return rows;
 }
 
 void push_options(torch::jit::Stack& stack, const DeltaRuleOptions& options) {

@@ -37,6 +37,10 @@ DeltaRuleTensors from_list(at::ArrayRef<at::Tensor> list);
 void push_inputs(torch::jit::Stack& stack, const DeltaRuleTensors& inputs);
 DeltaRuleTensors pop_inputs(torch::jit::Stack& stack);
 
+/// state_indices and num_accepted.
+void push_rows(torch::jit::Stack& stack, const DecodeRows& rows);
+DecodeRows pop_rows(torch::jit::Stack& stack);
+
 /// rule, convention, l2norm, l2norm_eps, scale and beta_scale. Popping throws Error for an unknown rule or convention.
 void push_options(torch::jit::Stack& stack, const DeltaRuleOptions& options);
 DeltaRuleOptions pop_options(torch::jit::Stack& stack);

@@ -124,17 +124,21 @@ void delta_rule_backward_kernel(Stack& stack) {
 
 void delta_rule_decode_step_kernel(Stack& stack) {
   const DeltaRuleOptions options = pop_options(stack);
+  const DecodeRows rows = pop_rows(stack);
   const at::Tensor state = pop(stack).toTensor();
   const DeltaRuleTensors inputs = with_unit_strides(pop_inputs(stack));
   require_ranks(inputs);
   const c10::Device device = inputs.q.device();
   CallScope scope(device);
   const at::Tensor o = empty_output(inputs);
+  if (rows.state_indices.defined()) o.zero_();  // the operator leaves skipped rows as they are
   const DeltaRuleDecode args = {
       .options = options,
       .inputs = const_views(inputs, device),
       .state = mutable_view("state", state, device),
       .o = mutable_view("o", o, device),
+      .state_indices = const_view("state_indices", rows.state_indices, device),
+      .num_accepted = const_view("num_accepted", rows.num_accepted, device),
       .execution = scope.execution(),
   };
   delta_rule_decode_step(args, scope.workspace(workspace_bytes(args)));

@@ -45,6 +45,7 @@ void delta_rule_backward_meta(Stack& stack) {
 
 void delta_rule_decode_step_meta(Stack& stack) {
   pop_options(stack);
+  pop_rows(stack);
   pop(stack);  // state
   push(stack, empty_output(pop_inputs(stack)));
 }

@@ -39,8 +39,9 @@ TORCH_LIBRARY(comba, library) {
                               ", bool output_final_state=False) -> (Tensor o, Tensor final_state)";
   const std::string backward = "delta_rule_backward(Tensor do, Tensor? d_final_state, " + kInputSchema + ", *, " +
                                kOptionSchema + ", bool[13] grad_mask) -> Tensor[]";
-  const std::string decode_step =
-      "delta_rule_decode_step(" + kInputSchema + ", *, Tensor(a!) state, " + kOptionSchema + ") -> Tensor";
+  const std::string decode_step = "delta_rule_decode_step(" + kInputSchema +
+                                  ", *, Tensor(a!) state, Tensor? state_indices=None, Tensor? num_accepted=None, " +
+                                  kOptionSchema + ") -> Tensor";
   for (const std::string& schema : {forward, backward, decode_step}) library.def(schema.c_str());
 }
 
@@ -83,11 +84,12 @@ DeltaRuleOutput delta_rule(const DeltaRuleTensors& inputs, const DeltaRuleOption
 }
 
 at::Tensor delta_rule_decode_step(const DeltaRuleTensors& inputs, const at::Tensor& state,
-                                  const DeltaRuleOptions& options) {
+                                  const DeltaRuleOptions& options, const DecodeRows& rows) {
   static const c10::OperatorHandle op = find_operator("comba::delta_rule_decode_step");
   Stack stack;
   push_inputs(stack, inputs);
   push(stack, state);
+  push_rows(stack, rows);
   push_options(stack, options);
   op.callBoxed(&stack);
   return pop(stack).toTensor();

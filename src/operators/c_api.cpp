@@ -146,7 +146,12 @@ DeltaRuleBackward call_of(const comba_delta_rule_backward_args* args) {
 
 DeltaRuleDecode call_of(const comba_delta_rule_decode_args* args) {
   const auto& from = given(args);
-  return {convert_options(from.options), convert_inputs(from.inputs), out(from.state), out(from.o)};
+  return {.options = convert_options(from.options),
+          .inputs = convert_inputs(from.inputs),
+          .state = out(from.state),
+          .o = out(from.o),
+          .state_indices = in(from.state_indices),
+          .num_accepted = in(from.num_accepted)};
 }
 
 template <class Args>

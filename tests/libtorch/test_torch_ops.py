@@ -164,6 +164,33 @@ class Operators:
             self.assert_close(o, expected_o, dtype, f"o of {dtype}")
             self.assert_close(state, expected_state, dtype, f"state of {dtype}")
 
+    def test_decode_step_picks_states_and_takes_tokens_back(self):
+        B, T, S = 5, 4, 8
+        picked, skipped, accepted = {0: 3, 2: 7, 4: 0}, (1, 3), [T, 2, 0, 1, 1]
+        for dtype in DTYPES:
+            for state_dtype in (torch.float32, torch.bfloat16):
+                inputs = without(random_inputs(dtype, B=B, T=T), "initial_state")
+                before = random_inputs(B=S)["initial_state"].to(state_dtype)
+                state = before.to(self.device, copy=True)
+                rows = {"state_indices": torch.tensor([3, -1, 7, S, 0], dtype=torch.int32)}
+                rows["num_accepted"] = torch.tensor(accepted, dtype=torch.int32)
+                o = torch.ops.comba.delta_rule_decode_step(**to(self.device, {**inputs, **rows}), state=state)
+                after = before.clone()
+                for row, index in picked.items():
+                    what = f"row {row}, {dtype}, state {state_dtype}"
+                    one = {name: tensor[row : row + 1] if tensor.dim() > 2 else tensor for name, tensor in inputs.items()}
+                    one["initial_state"] = before[index : index + 1]
+                    self.assert_close(o[row : row + 1], expected(one)[0], dtype, f"o of {what}")
+                    if (n := accepted[row]) > 0:
+                        one = {name: tensor[:, :n] if tensor.dim() == 3 else tensor for name, tensor in one.items()}
+                        one = {name: one[name] if name not in "qkv" else one[name][:, :n] for name in one}
+                        written = state[index : index + 1]
+                        self.assert_close(written, expected(one)[1], state_dtype, f"state of {what}")
+                        after[index] = written[0].cpu()
+                self.assertTrue(torch.equal(state.cpu(), after), "a state that nobody was to write has changed")
+                for row in skipped:
+                    self.assertEqual(o[row].abs().max().item(), 0, "a skipped row has the output 0")
+
     def test_any_strides_and_any_alignment(self):
         for dtype in DTYPES:
             inputs = random_inputs(dtype)
@@ -201,7 +228,10 @@ class Operators:
         torch.library.opcheck(torch.ops.comba.delta_rule.default, (), {**x, "output_final_state": True})
         torch.library.opcheck(torch.ops.comba.delta_rule.default, (), without(x, "initial_state"))
         without_state = without(x, "initial_state")
-        torch.library.opcheck(torch.ops.comba.delta_rule_decode_step.default, (), {**without_state, "state": state})
+        decode = torch.ops.comba.delta_rule_decode_step.default
+        torch.library.opcheck(decode, (), {**without_state, "state": state})
+        rows = {name: torch.tensor([1, 0], dtype=torch.int32) for name in ("state_indices", "num_accepted")}
+        torch.library.opcheck(decode, (), {**without_state, **to(self.device, rows), "state": state.bfloat16()})
 
     def test_wrong_arguments_are_named(self):
         x = to(self.device, random_inputs())
@@ -214,6 +244,19 @@ class Operators:
         ]:
             self.assertIn(words, self.refusal(lambda: forward({**x, **changed})))
         self.assertIn("rule must be comba or gated_delta; got gdn", self.refusal(lambda: forward(x, rule="gdn")))
+
+    def test_wrong_arguments_of_decode_step_are_named(self):
+        x = to(self.device, random_inputs(T=3))
+        state = x.pop("initial_state")
+        for changed, words in [
+            ({"state": state.half()}, "state must be f32 or bf16; got f16"),
+            ({"state": state[:1]}, "state must have shape [S, HV, K, V] = [2, 4, 64, 64]; got [1, 4, 64, 64] f32"),
+            ({"state_indices": torch.zeros(2, dtype=torch.int64)}, "state_indices must be i32; got [2] i64"),
+            ({"state_indices": torch.zeros(3, dtype=torch.int32)}, "state_indices must have shape [B] = [2]; got [3]"),
+            ({"num_accepted": torch.zeros(2, 1, dtype=torch.int32)}, "num_accepted must have shape [B] = [2]; got [2, 1]"),
+        ]:
+            arguments = {**x, "state": state, **to(self.device, changed)}
+            self.assertIn(words, self.refusal(lambda: torch.ops.comba.delta_rule_decode_step(**arguments)))
 
 
 class OnCpu(Operators, unittest.TestCase):
@@ -263,6 +306,9 @@ class OnGpu(Operators, unittest.TestCase):
         decode = torch.ops.comba.delta_rule_decode_step
         words = "state must be on cuda:0 as the first input is; got cpu"
         self.assertIn(words, self.refusal(lambda: decode(**x, state=inputs["initial_state"])))
+        rows = {"state": inputs["initial_state"].cuda(), "state_indices": torch.zeros(1, dtype=torch.int32)}
+        words = "state_indices must be on cuda:0 as the first input is; got cpu"
+        self.assertIn(words, self.refusal(lambda: decode(**x, **rows)))
 
     def test_the_missing_backward_is_named_when_it_is_asked_for(self):
         x = {name: tensor.requires_grad_() for name, tensor in to("cuda", random_inputs()).items()}
@@ -320,6 +366,25 @@ class OnGpu(Operators, unittest.TestCase):
                 advanced = inputs["initial_state"][:1].to("cuda")
                 self.assertTrue(torch.equal(decoded, torch.ops.comba.delta_rule_decode_step(**token, state=advanced)))
                 self.assertTrue(torch.equal(state, advanced), f"{dtype}")
+
+    def test_a_captured_decode_step_sees_other_rows(self):
+        inputs = random_inputs(torch.bfloat16, B=3, T=2)
+        states = random_inputs(B=4)["initial_state"].to("cuda", torch.bfloat16)
+        x = to("cuda", without(inputs, "initial_state"))
+        rows = {name: torch.zeros(3, dtype=torch.int32, device="cuda") for name in ("state_indices", "num_accepted")}
+        decode, state = torch.ops.comba.delta_rule_decode_step, states.clone()
+        decode(**x, **rows, state=state)  # loads the kernel; nothing is accepted, so no state is written twice
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            o = decode(**x, **rows, state=state)
+        for indices, accepted in (([0, 1, 2], [2, 2, 2]), ([3, -1, 0], [1, 2, 0]), ([9, 2, -7], [0, 1, 2])):
+            rows["state_indices"].copy_(torch.tensor(indices))
+            rows["num_accepted"].copy_(torch.tensor(accepted))
+            state.copy_(states)
+            graph.replay()
+            alone = states.clone()
+            self.assertTrue(torch.equal(o, decode(**x, **rows, state=alone)), f"{indices}")
+            self.assertTrue(torch.equal(state, alone), f"{indices}")
 
     def test_the_device_of_the_tensors_need_not_be_the_current_one(self):
         if torch.cuda.device_count() < 2:
