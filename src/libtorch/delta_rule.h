@@ -32,9 +32,10 @@ struct DeltaRuleOutput {
 };
 
 /// All T tokens at once, differentiable in every floating input (once: a second derivative is refused).
-/// Throws Error when an argument breaks a rule.
+/// Throws Error when an argument breaks a rule. On a GPU wrong borders in cu_seqlens make all results NaN, and Error is
+/// thrown with `check_borders` alone, which waits for the call to have run.
 DeltaRuleOutput delta_rule(const DeltaRuleTensors& inputs, const DeltaRuleOptions& options = {},
-                           bool output_final_state = false);
+                           bool output_final_state = false, bool check_borders = false);
 
 /// What a serving engine says of the batch rows of a decode step; undefined tensors are absent. On the CPU calls with
 /// these, or with states in bf16, run by the definition, which is slow.

@@ -57,6 +57,7 @@ at::Tensor empty_state(const DeltaRuleTensors& x) {
 }  // namespace
 
 void delta_rule_kernel(Stack& stack) {
+  const bool borders_are_checked = pop(stack).toBool();
   const bool output_final_state = pop(stack).toBool();
   const DeltaRuleOptions options = pop_options(stack);
   const DeltaRuleTensors inputs = with_unit_strides(pop_inputs(stack));
@@ -72,7 +73,9 @@ void delta_rule_kernel(Stack& stack) {
       .final_state = mutable_view("final_state", final_state, device),
       .execution = scope.execution(),
   };
-  delta_rule_forward(args, scope.workspace(workspace_bytes(args)));
+  const Workspace workspace = scope.workspace(workspace_bytes(args));
+  delta_rule_forward(args, workspace);
+  if (borders_are_checked) check_borders(args, workspace);
   push(stack, o, output_final_state ? final_state : at::empty({0}, inputs.q.options().dtype(at::kFloat)));
 }
 

@@ -245,6 +245,21 @@ class Operators:
             self.assertIn(words, self.refusal(lambda: forward({**x, **changed})))
         self.assertIn("rule must be comba or gated_delta; got gdn", self.refusal(lambda: forward(x, rule="gdn")))
 
+    def test_wrong_borders_are_named_when_it_is_asked_for(self):
+        x = to(self.device, random_inputs(B=1, N=3))
+        for borders, words in [
+            ([1, 10, 70, 130], "cu_seqlens must start at 0; got 1"),
+            ([0, 70, 10, 130], "cu_seqlens must never decrease; got 70 at 1, 10 at 2"),
+            ([0, -5, 10, 130], "cu_seqlens must never decrease; got 0 at 0, -5 at 1"),
+            ([0, 10, 70, 129], "cu_seqlens must end at T = 130; got 129 at 3"),
+            ([0, 10, 70, 2**31], "cu_seqlens must end at T = 130; got 2147483648 at 3"),
+        ]:
+            x["cu_seqlens"] = torch.tensor(borders, device=self.device)
+            self.assertIn(words, self.refusal(lambda: forward(x, check_borders=True)))
+        x["cu_seqlens"] = torch.tensor([0, 10, 70, 130], device=self.device)
+        for actual, reference in zip(forward(x, check_borders=True), forward(x), strict=True):
+            self.assertTrue(torch.equal(actual, reference))
+
     def test_wrong_arguments_of_decode_step_are_named(self):
         x = to(self.device, random_inputs(T=3))
         state = x.pop("initial_state")
@@ -309,6 +324,31 @@ class OnGpu(Operators, unittest.TestCase):
         rows = {"state": inputs["initial_state"].cuda(), "state_indices": torch.zeros(1, dtype=torch.int32)}
         words = "state_indices must be on cuda:0 as the first input is; got cpu"
         self.assertIn(words, self.refusal(lambda: decode(**x, **rows)))
+
+    def test_wrong_borders_make_every_result_nan(self):
+        for dtype in DTYPES:
+            x = to("cuda", random_inputs(dtype, B=1, N=3))
+            right, wrong = ([0, 10, 70, 130], [0, 10, 70, 120])
+            x["cu_seqlens"] = torch.tensor(right, device="cuda")
+            expected = forward(x)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                o, final_state = forward(x)
+            for borders in (wrong, right):
+                x["cu_seqlens"].copy_(torch.tensor(borders))
+                graph.replay()
+                if borders is wrong:
+                    self.assertTrue(o.isnan().all() and final_state.isnan().all(), f"{dtype}")
+                else:
+                    self.assertTrue(torch.equal(o, expected[0]) and torch.equal(final_state, expected[1]), f"{dtype}")
+
+    def test_borders_cannot_be_checked_during_a_capture(self):
+        x = to("cuda", random_inputs(B=1, N=1))
+        x["cu_seqlens"] = torch.tensor([0, 130], device="cuda")
+        forward(x)
+        with torch.cuda.graph(torch.cuda.CUDAGraph()):
+            message = self.refusal(lambda: forward(x, check_borders=True))
+        self.assertIn("nobody can wait for a stream that is being captured", message)
 
     def test_the_missing_backward_is_named_when_it_is_asked_for(self):
         x = {name: tensor.requires_grad_() for name, tensor in to("cuda", random_inputs()).items()}

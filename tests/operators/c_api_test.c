@@ -67,6 +67,7 @@ int main(void) {
   expect(comba_delta_rule_forward(&forward, workspace, bytes) == COMBA_OK, "forward");
   expect(fabsf(o[0] - 2.5f) < 1e-6f && fabsf(o[1] - 1.25f) < 1e-6f, "forward's outputs");
   expect(fabsf(final_state - 0.625f) < 1e-6f, "forward's final state");
+  expect(comba_delta_rule_forward_check_borders(&forward, workspace, bytes) == COMBA_OK, "no borders, none wrong");
   free(workspace);
 
   comba_delta_rule_decode_args decode;
@@ -103,8 +104,17 @@ int main(void) {
   workspace = aligned_alloc(64, (size_t)(bytes + 63) / 64 * 64);
   expect(comba_delta_rule_backward(&backward, workspace, bytes) == COMBA_OK, "backward");
   expect(fabsf(dv[0] - 0.5f) < 1e-6f && dv[1] == 0, "dv = beta k q of the first token alone");
+  expect(comba_delta_rule_backward_check_borders(&backward, workspace, bytes) == COMBA_OK, "no borders, none wrong");
   free(workspace);
 
+  forward.inputs.cu_seqlens = list(&second);
+  expect(comba_delta_rule_forward(&forward, NULL, 0) == COMBA_INVALID_ARGUMENT, "wrong borders are refused");
+  expect(strstr(comba_last_error(), "cu_seqlens must start at 0; got 1") != NULL, "and named");
+  memset(&forward.inputs.cu_seqlens, 0, sizeof forward.inputs.cu_seqlens);
+  forward.execution.device = (comba_device)7;
+  expect(comba_delta_rule_forward(&forward, NULL, 0) == COMBA_INVALID_ARGUMENT, "an unknown device is refused");
+  expect(strstr(comba_last_error(), "[comba_execution] device must be a comba_device; got 7") != NULL, "and named");
+  forward.execution.device = COMBA_CPU;
   forward.inputs.q.rank = 7;
   expect(comba_delta_rule_forward(&forward, NULL, 0) == COMBA_INVALID_ARGUMENT, "a rank of 7 is refused");
   expect(strstr(comba_last_error(), "rank must be in 0..4; got 7") != NULL, "and named");

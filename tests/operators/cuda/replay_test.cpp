@@ -1,8 +1,10 @@
 // Calls in CUDA graphs: replayed on other values, and on other borders of the packed sequences.
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <cstring>
 
+#include "comba/error.h"
 #include "operators/cuda/device_forward.h"
 #include "operators/cuda/graph.h"
 
@@ -72,6 +74,36 @@ TEST(CudaReplay, GraphsSeeOtherBorders) {
       expect_replays({call(dtype, seed, {0, 100, 200, 300}), call(dtype, seed + 2, {0, 1, 1, 300}),
                       call(dtype, seed + 4, {0, 64, 128, 300}), call(dtype, seed + 6, {0, 0, 0, 300}),
                       call(dtype, seed + 8, {0, 299, 300, 300}), call(dtype, seed, {0, 100, 200, 300})});
+    }
+  }
+}
+
+/// Each replay looks at the borders it finds.
+TEST(CudaReplay, GraphsTellWrongBorders) {
+  const Description x = call(DType::bf16, 1, {0, 100, 200, 300});
+  Case held(x);
+  for (const delta_rule::Implementation& implementation : implementations_for(held)) {
+    SCOPED_TRACE(implementation.name);
+    held = Case(x);
+    const Outputs expected = forward(implementation, held);
+    const Stream stream;
+    DeviceForward call(implementation.name, held, stream);
+    const Graph graph(stream, [&] {
+      call.run();
+      EXPECT_THROW(call.check_borders(), Error) << "while the stream is being captured";
+    });
+    for (const double end : {300, 299, 300}) {
+      held.cu_seqlens.set(3, end);
+      call.send();
+      call.poison();
+      graph.launch(stream);
+      if (end == 300) {
+        EXPECT_NO_THROW(call.check_borders());
+        EXPECT_TRUE(call.fetch().o.same_bits(expected.o));
+      } else {
+        EXPECT_THROW(call.check_borders(), Error);
+        EXPECT_TRUE(std::isnan(call.fetch().o.at(0)));
+      }
     }
   }
 }
