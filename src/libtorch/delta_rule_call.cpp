@@ -1,6 +1,7 @@
 #include "libtorch/delta_rule_call.h"
 
 #include "base/message.h"
+#include "libtorch/views.h"
 
 namespace comba {
 namespace {
@@ -26,6 +27,25 @@ DeltaRuleTensors from_list(at::ArrayRef<at::Tensor> list) {
   DeltaRuleTensors inputs;
   for (std::size_t i = 0; i < kNumInputs; ++i) inputs.*kInputs[i] = list[i];
   return inputs;
+}
+
+DeltaRuleInputs const_views(const DeltaRuleTensors& x, c10::Device device) {
+  return {
+      .q = const_view("q", x.q, device),
+      .k = const_view("k", x.k, device),
+      .v = const_view("v", x.v, device),
+      .p = const_view("p", x.p, device),
+      .b = const_view("b", x.b, device),
+      .d = const_view("d", x.d, device),
+      .beta = const_view("beta", x.beta, device),
+      .beta_logit = const_view("beta_logit", x.beta_logit, device),
+      .g = const_view("g", x.g, device),
+      .a = const_view("a", x.a, device),
+      .A_log = const_view("A_log", x.A_log, device),
+      .dt_bias = const_view("dt_bias", x.dt_bias, device),
+      .initial_state = const_view("initial_state", x.initial_state, device),
+      .cu_seqlens = const_view("cu_seqlens", x.cu_seqlens, device),
+  };
 }
 
 void push_inputs(torch::jit::Stack& stack, const DeltaRuleTensors& inputs) {

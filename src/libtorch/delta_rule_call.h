@@ -34,6 +34,9 @@ inline constexpr std::size_t kNumGradients = kNumInputs - 1;
 std::array<at::Tensor, kNumInputs> to_list(const DeltaRuleTensors& inputs);
 DeltaRuleTensors from_list(at::ArrayRef<at::Tensor> list);
 
+/// Throws Error for one that is not on `device`.
+DeltaRuleInputs const_views(const DeltaRuleTensors& inputs, c10::Device device);
+
 void push_inputs(torch::jit::Stack& stack, const DeltaRuleTensors& inputs);
 DeltaRuleTensors pop_inputs(torch::jit::Stack& stack);
 

@@ -22,25 +22,6 @@ DeltaRuleTensors with_unit_strides(DeltaRuleTensors inputs) {
   return inputs;
 }
 
-DeltaRuleInputs const_views(const DeltaRuleTensors& x, c10::Device device) {
-  return {
-      .q = const_view("q", x.q, device),
-      .k = const_view("k", x.k, device),
-      .v = const_view("v", x.v, device),
-      .p = const_view("p", x.p, device),
-      .b = const_view("b", x.b, device),
-      .d = const_view("d", x.d, device),
-      .beta = const_view("beta", x.beta, device),
-      .beta_logit = const_view("beta_logit", x.beta_logit, device),
-      .g = const_view("g", x.g, device),
-      .a = const_view("a", x.a, device),
-      .A_log = const_view("A_log", x.A_log, device),
-      .dt_bias = const_view("dt_bias", x.dt_bias, device),
-      .initial_state = const_view("initial_state", x.initial_state, device),
-      .cu_seqlens = const_view("cu_seqlens", x.cu_seqlens, device),
-  };
-}
-
 // Result tensors are made before the operator checks its arguments, so their own making must not fail on bad ones.
 void require_ranks(const DeltaRuleTensors& x) {
   require(x.q.dim() == 4 && x.v.dim() == 4, ErrorCode::invalid_argument,
