@@ -140,7 +140,7 @@ std::string bench_operator_on_gpu(const std::string& filter, int repetitions) {
   const auto cold = std::ranges::find(cases, Operation::forward, &GpuCase::operation);
   const Json start = cold == cases.end() ? Json() : cold_start(*cold, gpu);
   json["ceilings"] = ceilings(gpu, repetitions);
-  const Json& best = json["ceilings"];
+  const Json best = json["ceilings"];
   fmt::print("{}: a copy moves {:.2f} TB/s, a bf16 product of {} does {:.0f} TFLOP/s\n",
              json["context"]["device"].get<std::string>(), best["copy_bytes_per_second"].get<double>() / 1e12,
              kProductSize, best["gemm_flop_per_second"].get<double>() / 1e12);

@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <thread>
 
 #include "comba/error.h"
 #include "operators/cuda/device_forward.h"
@@ -126,6 +127,17 @@ TEST(CudaReplay, CallsOnTwoStreamsKeepTheirBits) {
       ASSERT_TRUE(x.fetch().o.same_bits(expected_one.o)) << run;
       ASSERT_TRUE(y.fetch().o.same_bits(expected_other.o)) << run;
     }
+  }
+}
+
+/// A thread of autograd has asked CUDA for nothing before the operator does.
+TEST(CudaReplay, AThreadMayBeginWithTheCall) {
+  Case c(call(DType::bf16, 1, {}));
+  for (const delta_rule::Implementation& implementation : implementations_for(c)) {
+    SCOPED_TRACE(implementation.name);
+    DeviceForward call(implementation.name, c);
+    std::thread([&] { EXPECT_NO_THROW(call.run()); }).join();
+    EXPECT_TRUE(call.fetch().o.same_bits(forward(implementation, c).o));
   }
 }
 
