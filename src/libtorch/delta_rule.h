@@ -8,7 +8,7 @@
 namespace comba {
 
 /// Inputs by the names of DeltaRuleInputs; an undefined tensor is absent. Any strides. All are on the CPU, or all on
-/// one GPU: then a call is queued on that GPU's current stream, and there is no backward yet.
+/// one GPU: then a call and its backward are queued on that GPU's current stream, and wait for nothing.
 struct DeltaRuleTensors {
   at::Tensor q;              ///< [B, T, H, K]
   at::Tensor k;              ///< [B, T, H, K]
