@@ -1,62 +1,18 @@
 """The operators as PyTorch sees them, on the CPU and on a GPU. Without a GPU each of its tests is skipped by name.
 
-Needs torch alone: `python3 tests/libtorch/test_torch_ops.py [OnGpu]` runs it where there is no pytest.
-COMBA_BUILD_DIR names another build than build/release."""
+Needs torch alone: `python3 tests/libtorch/test_torch_ops.py [OnGpu]` runs it where there is no pytest."""
 
 import importlib.util
-import os
 import pathlib
 import shutil
 import sys
 import sysconfig
 import unittest
 
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-
 import torch
-import torch.utils.checkpoint
+from torch_operators import DTYPES, OnADevice, expected, forward, load, random_inputs, to, without
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-
-
-def setUpModule():
-    library = ROOT / os.environ.get("COMBA_BUILD_DIR", "build/release") / "lib" / "libcomba_torch.so"
-    assert library.exists(), f"{library} is not built: run make build"
-    torch.ops.load_library(library)
-
-
-def random_inputs(dtype=torch.float32, *, B=2, T=130, H=2, HV=4, K=64, V=64, N=None, seed=1) -> dict:
-    """Inputs of every kind that go together, on the CPU; the values of all dtypes are the same but for rounding."""
-    random = torch.Generator().manual_seed(seed)
-
-    def normal(*shape):
-        return torch.randn(shape, generator=random)
-
-    return {
-        "q": normal(B, T, H, K).to(dtype),
-        "k": normal(B, T, H, K).to(dtype),
-        "v": normal(B, T, HV, V).to(dtype),
-        "b": normal(H).sigmoid(),
-        "d": 0.1 * normal(H),
-        "beta_logit": normal(B, T, HV).to(dtype),
-        "a": normal(B, T, HV).to(dtype) - 3,
-        "A_log": normal(HV),
-        "dt_bias": normal(HV),
-        "initial_state": normal(N or B, HV, K, V),
-    }
-
-
-def without(inputs: dict, *names: str) -> dict:
-    return {name: tensor for name, tensor in inputs.items() if name not in names}
-
-
-def to(device: str, inputs: dict) -> dict:
-    return {name: tensor.to(device) for name, tensor in inputs.items()}
-
-
-def forward(inputs: dict, **options):
-    return torch.ops.comba.delta_rule(**inputs, output_final_state=True, **options)
+setUpModule = load
 
 
 def forward_and_decode(inputs: dict, state: torch.Tensor):
@@ -67,80 +23,8 @@ def forward_and_decode(inputs: dict, state: torch.Tensor):
     return o, final_state, tokens, state
 
 
-def l2(x: torch.Tensor) -> torch.Tensor:
-    return x / (x.square().sum(-1, keepdim=True) + 1e-6).sqrt()
-
-
-def recurrence(q, k, v, d, beta_logit, a, A_log, dt_bias, initial_state, p=None, b=None, rule="comba", convention="paper"):
-    """The definition (include/comba/delta_rule.h) in double: o and the state after the last token."""
-    group = v.size(2) // q.size(2)
-    paper, d = convention == "paper", d[:, None]
-    raw = p if p is not None else (b[:, None] * k)
-    q, k, p = l2(q - d * (k if paper else raw)), l2(k), (raw if paper else l2(raw)) if p is not None else None
-    p = p if p is not None else (b[:, None] * k if paper else k)
-    q, k, p = (x.repeat_interleave(group, dim=2) for x in (q * q.size(-1) ** -0.5, k, p))
-    beta, decay = beta_logit.sigmoid(), (-A_log.exp() * torch.nn.functional.softplus(a + dt_bias)).exp()
-    h, o = initial_state, []  # [B, HV, K, V]
-    for t in range(q.size(1)):
-        e = decay[:, t, :, None, None]
-        h = e * h if rule == "gated_delta" else h
-        u = beta[:, t, :, None] * (v[:, t] - torch.einsum("bhkv,bhk->bhv", h, p[:, t]))
-        h = (h if rule == "gated_delta" else e * h) + k[:, t, :, :, None] * u[:, :, None]
-        o.append(torch.einsum("bhkv,bhk->bhv", h, q[:, t]))
-    return torch.stack(o, 1), h
-
-
-def expected(inputs: dict, **options):
-    """What the definition makes of `inputs`, which lie on the CPU; packed sequences one by one."""
-    wide = {name: tensor.double() for name, tensor in without(inputs, "cu_seqlens").items()}
-    if "cu_seqlens" not in inputs:
-        return recurrence(**wide, **options)
-    parts, borders = [], inputs["cu_seqlens"].tolist()
-    for n, (begin, end) in enumerate(zip(borders, borders[1:])):
-        one = {name: tensor[:, begin:end] if tensor.dim() > 2 else tensor for name, tensor in wide.items()}
-        one["initial_state"] = wide["initial_state"][n : n + 1]
-        parts.append(recurrence(**one, **options) if end > begin else (one["v"], one["initial_state"]))
-    return torch.cat([part[0] for part in parts], 1), torch.cat([part[1] for part in parts])
-
-
-def gradients(call, inputs: dict, cotangents=None, **options) -> dict:
-    """Of `call`, a function of the inputs that gives o and the final state; cotangents of both are drawn."""
-    leaves = {name: tensor.detach().requires_grad_(tensor.is_floating_point()) for name, tensor in inputs.items()}
-    wanted = {name: leaf for name, leaf in leaves.items() if leaf.requires_grad}
-    outputs = call(leaves, **options)
-    cotangents = drawn_cotangents(inputs) if cotangents is None else cotangents
-    cotangents = [cotangent.to(output) for cotangent, output in zip(cotangents, outputs, strict=True)]
-    return dict(zip(wanted, torch.autograd.grad(outputs, list(wanted.values()), cotangents), strict=True))
-
-
-def drawn_cotangents(inputs: dict) -> list:
-    """Of o, as its dtype has it, and of the final state."""
-    random, v = torch.Generator().manual_seed(9), inputs["v"]
-    d_o = torch.randn(v.shape, generator=random).to("cpu", v.dtype)
-    return [d_o, torch.randn(inputs["initial_state"].shape, generator=random)]
-
-
-def gradient_tolerance(name: str, dtype) -> float:
-    decay = name in ("a", "A_log", "dt_bias")
-    if dtype == torch.float32:
-        return 1e-3 if decay else 1e-4
-    if name in ("b", "d"):
-        return 0.01  # a ratio over two numbers, one a head, is no mean
-    return 0.008 if decay or name in ("k", "p", "initial_state") else 0.005
-
-
 class Operators:
     """What holds on every device."""
-
-    device = ""
-
-    def assert_close(self, actual, reference, dtype, what, tolerance=None):
-        """By the root mean square of the error, against that of the reference."""
-        tolerance = tolerance or (1e-5 if dtype == torch.float32 else 0.005)
-        actual, reference = actual.cpu().double(), reference
-        self.assertTrue(torch.isfinite(actual).all(), f"{what} is not finite")
-        error = ((actual - reference).square().mean().sqrt() / reference.square().mean().sqrt()).item()
-        self.assertLess(error, tolerance, f"{what}: error {error:.2e}")
 
     def assert_forward(self, inputs, **options):
         o, final_state = forward(to(self.device, inputs), **options)
@@ -149,11 +33,6 @@ class Operators:
         self.assertEqual((o.dtype, final_state.dtype), (dtype, torch.float32))
         self.assert_close(o, expected_o, dtype, f"o of {dtype}, {options}")
         self.assert_close(final_state, expected_state, dtype, f"final_state of {dtype}, {options}")
-
-    def refusal(self, call) -> str:
-        with self.assertRaises(RuntimeError) as caught:
-            call()
-        return str(caught.exception)
 
     def test_forward_agrees_with_the_definition(self):
         for dtype in DTYPES:
@@ -237,64 +116,6 @@ class Operators:
             again = forward(x)
             self.assertTrue(torch.equal(again[0], o) and torch.equal(again[1], final_state))
 
-    def assert_gradients(self, inputs, **options):
-        dtype = inputs["q"].dtype
-        actual = gradients(forward, to(self.device, inputs), **options)
-        wide = {name: tensor.double() if tensor.is_floating_point() else tensor for name, tensor in inputs.items()}
-        reference = gradients(expected, wide, drawn_cotangents(inputs), **options)
-        for name in reference:
-            self.assertEqual(actual[name].dtype, inputs[name].dtype)
-            tolerance = gradient_tolerance(name, dtype)
-            self.assert_close(actual[name], reference[name], dtype, f"d{name} of {dtype}, {options}", tolerance)
-
-    def test_gradients_agree_with_those_of_the_definition(self):
-        for dtype in DTYPES:
-            for rule in ("comba", "gated_delta"):
-                for convention in ("paper", "fla"):
-                    self.assert_gradients(random_inputs(dtype), rule=rule, convention=convention)
-            packed = random_inputs(dtype, B=1, N=4)
-            packed["cu_seqlens"] = torch.tensor([0, 15, 15, 100, 130])
-            self.assert_gradients(packed)
-            full = without(random_inputs(dtype, T=70, K=60, V=36), "b")
-            full["p"] = torch.nn.functional.normalize(random_inputs(T=70, K=60, seed=2)["k"], dim=-1).to(dtype)
-            self.assert_gradients(full)
-
-    def test_repeats_give_the_same_bits_of_gradients(self):
-        x = to(self.device, random_inputs(torch.bfloat16, T=300))
-        first = gradients(forward, x)
-        for _ in range(20):
-            for name, gradient in gradients(forward, x).items():
-                self.assertTrue(torch.equal(gradient, first[name]), name)
-
-    def test_gradients_through_activation_checkpointing(self):
-        x = to(self.device, random_inputs(torch.bfloat16))
-        plain = gradients(forward, x)
-        for reentrant in (False, True):
-
-            def checkpointed(leaves):
-                names, tensors = zip(*leaves.items())
-                run = lambda *tensors: forward(dict(zip(names, tensors)))
-                return torch.utils.checkpoint.checkpoint(run, *tensors, use_reentrant=reentrant)
-
-            if reentrant:  # it allows .backward() alone
-                leaves = {name: tensor.detach().requires_grad_() for name, tensor in x.items()}
-                outputs = checkpointed(leaves)
-                torch.autograd.backward(outputs, [c.to(o) for c, o in zip(drawn_cotangents(x), outputs)])
-                again = {name: leaf.grad for name, leaf in leaves.items()}
-            else:
-                again = gradients(checkpointed, x)
-            for name in plain:
-                self.assertTrue(torch.equal(again[name], plain[name]), f"{name}, reentrant {reentrant}")
-
-    def test_gradients_through_a_compiled_graph(self):
-        x = to(self.device, random_inputs(T=70))
-        plain = gradients(forward, x)
-        compiled = gradients(torch.compile(forward, fullgraph=True, backend="aot_eager"), x)
-        for name in plain:
-            self.assertTrue(torch.equal(compiled[name], plain[name]), name)
-        leaves = {name: tensor.requires_grad_() for name, tensor in x.items()}
-        torch.library.opcheck(torch.ops.comba.delta_rule.default, (), leaves)
-
     def assert_compiles(self, backend):
         torch.compiler.reset()
         compiled = torch.compile(forward_and_decode, fullgraph=True, dynamic=True, backend=backend)
@@ -359,7 +180,7 @@ class Operators:
             self.assertIn(words, self.refusal(lambda: torch.ops.comba.delta_rule_decode_step(**arguments)))
 
 
-class OnCpu(Operators, unittest.TestCase):
+class OnCpu(Operators, OnADevice):
     device = "cpu"
 
     def test_shapes_on_a_gpu_need_no_gpu(self):
@@ -371,7 +192,7 @@ class OnCpu(Operators, unittest.TestCase):
 
 
 @unittest.skipUnless(torch.cuda.is_available(), "no GPU is visible")
-class OnGpu(Operators, unittest.TestCase):
+class OnGpu(Operators, OnADevice):
     device = "cuda"
 
     def test_compiled_by_inductor(self):
@@ -471,54 +292,6 @@ class OnGpu(Operators, unittest.TestCase):
                 advanced = inputs["initial_state"][:1].to("cuda")
                 self.assertTrue(torch.equal(decoded, torch.ops.comba.delta_rule_decode_step(**token, state=advanced)))
                 self.assertTrue(torch.equal(state, advanced), f"{dtype}")
-
-    def test_backward_is_queued_on_the_stream_of_forward_without_waiting(self):
-        stream, done = torch.cuda.Stream(), torch.cuda.Event()
-        for dtype in DTYPES:
-            source = to("cuda", random_inputs(dtype))
-            reference = gradients(forward, source)
-            cotangents = [cotangent.cuda() for cotangent in drawn_cotangents(source)]
-            for cycles in (0, 1_000_000_000):  # the second time half a second
-                x = {name: torch.zeros_like(tensor) for name, tensor in source.items()}
-                torch.cuda.synchronize()
-                with torch.cuda.stream(stream):
-                    torch.cuda._sleep(cycles)
-                    for name in x:
-                        x[name].copy_(source[name])
-                    actual = gradients(forward, x, cotangents)
-                    done.record()
-                self.assertFalse(cycles and done.query(), "the call has waited for the GPU")
-                done.synchronize()
-                for name in reference:
-                    self.assertTrue(torch.equal(actual[name], reference[name]), f"d{name} of {dtype}")
-
-    def test_forward_and_backward_captured_into_a_graph(self):
-        for dtype in DTYPES:
-            variants = [random_inputs(dtype, B=1, N=3, seed=seed) for seed in (1, 2, 3)]
-            for inputs, borders in zip(variants, ([0, 10, 70, 130], [0, 0, 64, 130], [0, 65, 65, 130]), strict=True):
-                inputs["cu_seqlens"] = torch.tensor(borders)
-            x = to("cuda", variants[0])
-            cotangents = [cotangent.cuda() for cotangent in drawn_cotangents(x)]
-            stream = torch.cuda.Stream()
-            stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(stream):  # kernels are loaded by their first call, which is not for a capture
-                gradients(forward, x, cotangents)
-            torch.cuda.current_stream().wait_stream(stream)
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
-                captured = gradients(forward, x, cotangents)
-            for inputs in variants:
-                for name in x:
-                    x[name].copy_(inputs[name])
-                graph.replay()
-                for name, gradient in gradients(forward, to("cuda", inputs), cotangents).items():
-                    self.assertTrue(torch.equal(captured[name], gradient), f"d{name} of {dtype}")
-
-    def test_wrong_borders_make_every_gradient_nan(self):
-        x = to("cuda", random_inputs(torch.bfloat16, B=1, N=2))
-        x["cu_seqlens"] = torch.tensor([0, 131, 130], device="cuda")
-        for name, gradient in gradients(forward, x).items():
-            self.assertTrue(gradient.isnan().all(), name)
 
     def test_a_captured_decode_step_sees_other_rows(self):
         inputs = random_inputs(torch.bfloat16, B=3, T=2)
