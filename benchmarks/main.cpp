@@ -7,9 +7,12 @@
 #include <regex>
 
 #include "base/file.h"
+#include "base/message.h"
 #include "comba/error.h"
+#include "gpu_cases.h"
 #include "measure.h"
 #include "operator_cpu.h"
+#include "operator_gpu.h"
 #include "report.h"
 
 namespace comba::benchmarks {
@@ -21,6 +24,8 @@ struct Flags {
   std::filesystem::path json;
   int threads = 0;
   MeasureOptions measure;
+  int gpu_repetitions = 24;
+  bool list = false;
 };
 
 /// The rows that match, and the ceilings they are compared with.
@@ -35,42 +40,72 @@ std::vector<Row> matching(const std::vector<Row>& rows, const std::string& filte
   return chosen;
 }
 
-void bench_operator(const Flags& flags) {
-  if (flags.threads > 0) at::set_num_threads(flags.threads);
+std::vector<Row> cpu_rows(const Flags& flags) {
   const std::vector<Row> rows = matching(operator_cpu_rows(), flags.filter);
-  if (rows.empty()) throw Error(ErrorCode::invalid_argument, "--filter '" + flags.filter + "' matches no row");
-  const std::vector<Measurement> measurements = measure(rows, flags.measure);
+  require(!rows.empty(), ErrorCode::invalid_argument, "--filter '", flags.filter, "' matches no row");
+  return rows;
+}
+
+void bench_on_cpu(const Flags& flags) {
+  if (flags.threads > 0) at::set_num_threads(flags.threads);
+  const std::vector<Measurement> measurements = measure(cpu_rows(flags), flags.measure);
   fmt::print("{}", to_table(measurements));
   if (!flags.json.empty()) write_file_atomically(flags.json, to_json(measurements));
+}
+
+void list_rows(const Flags& flags) {
+  if (flags.device == "cuda") {
+    for (const GpuCase& x : gpu_cases_matching(flags.filter)) fmt::print("{}\n", x.name());
+  } else {
+    for (const Row& row : cpu_rows(flags)) fmt::print("{}\n", row.name);
+  }
+}
+
+void bench_on_gpu(const CLI::App& command, const Flags& flags) {
+  for (const char* name : {"--threads", "--min-seconds"}) {
+    require(command.count(name) == 0, ErrorCode::invalid_argument, name, " is for --device cpu");
+  }
+  const std::string json = bench_operator_on_gpu(flags.filter, flags.gpu_repetitions);
+  if (!flags.json.empty()) write_file_atomically(flags.json, json);
 }
 
 int run(int argc, char** argv) {
   Flags flags;
   CLI::App program("Time the operators beside what this machine does at best.", "comba bench");
-  program.footer("Examples:\n  comba bench operator --device cpu");
-  CLI::App* command = program.add_subcommand("operator", "delta_rule: forward, backward, decode")
-                          ->footer(
-                              "Each figure is the median of the repetitions. COMBA_IMPL=NAME times another "
-                              "implementation.\n\n"
-                              "Examples:\n"
-                              "  comba bench operator --device cpu --json operator.json\n"
-                              "  comba bench operator --filter 'forward .*D128'");
+  program.footer("Examples:\n  comba bench operator --device cpu\n  comba bench operator --device cuda");
+  CLI::App* command =
+      program.add_subcommand("operator", "delta_rule: forward, backward, decode")
+          ->footer(
+              "Each figure is the median of the repetitions. COMBA_IMPL=NAME times another "
+              "implementation.\nA GPU runs CUDA graphs over rotated buffers, beside a copy and a matrix "
+              "product there; benchmarks/peers.py\nadds the published kernels, under the same names.\n\n"
+              "Examples:\n"
+              "  comba bench operator --device cpu --json operator.json\n"
+              "  comba bench operator --device cuda --filter 'decode_step'\n"
+              "  comba bench operator --filter 'forward .*D128'");
   program.require_subcommand(1);
-  command->add_option("--device", flags.device, "Where to run: cpu")
-      ->check(CLI::IsMember({"cpu"}))
+  command->add_option("--device", flags.device, "Where to run: cpu (default), or cuda: the first GPU")
+      ->check(CLI::IsMember({"cpu", "cuda"}))
       ->type_name("DEVICE");
   command->add_option("--filter", flags.filter, "Only rows whose name matches, and their ceilings")->type_name("REGEX");
   command->add_option("--json", flags.json, "Also write everything measured to this file")->type_name("FILE");
-  command->add_option("--threads", flags.threads, "Threads; 0: as many as LibTorch takes by itself")
+  command->add_option("--threads", flags.threads, "Threads of the CPU; 0: as many as LibTorch takes by itself")
       ->check(CLI::NonNegativeNumber.description(""))
       ->type_name("N");
-  command->add_option("--repetitions", flags.measure.repetitions, "Of each row (default 5)")
+  command
+      ->add_option_function<int>(
+          "--repetitions", [&](int count) { flags.measure.repetitions = flags.gpu_repetitions = count; },
+          "Of each row (default 5, on a GPU 24)")
       ->check(CLI::PositiveNumber.description(""))
       ->type_name("N");
-  command->add_option("--min-seconds", flags.measure.min_seconds, "Of each repetition (default 0.3)")
+  command->add_option("--min-seconds", flags.measure.min_seconds, "Of each repetition on the CPU (default 0.3)")
       ->check(CLI::PositiveNumber.description(""))
       ->type_name("S");
-  command->callback([&] { bench_operator(flags); });
+  command->add_flag("--list", flags.list, "Print the names of the rows, and measure nothing");
+  command->callback([&] {
+    if (flags.list) return list_rows(flags);
+    flags.device == "cpu" ? bench_on_cpu(flags) : bench_on_gpu(*command, flags);
+  });
   try {
     program.parse(argc, argv);
   } catch (const CLI::Success& success) {

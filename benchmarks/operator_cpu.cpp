@@ -5,11 +5,11 @@
 #include <fmt/format.h>
 #include <torch/csrc/autograd/autograd.h>
 
-#include <algorithm>
 #include <string>
 
 #include "base/environment.h"
 #include "libtorch/delta_rule.h"
+#include "operators/delta_rule/typical_call.h"
 
 namespace comba::benchmarks {
 namespace {
@@ -129,11 +129,7 @@ Row product_row(const std::string& name, at::IntArrayRef a_sizes, at::IntArrayRe
 
 std::string operator_implementation() {
   const std::string forced = forced_implementation();
-  if (!forced.empty()) return forced;
-  const View rows(nullptr, DType::f32, {1, 0, 1, 128}), gates(nullptr, DType::f32, {1, 0, 1});
-  const auto list =
-      delta_rule_implementations({.inputs = {.q = rows, .k = rows, .v = rows, .beta = gates, .g = gates}, .o = rows});
-  return std::ranges::find(list, "", &DeltaRuleImplementation::refusal)->name;
+  return forced.empty() ? first_choice(delta_rule_implementations(typical_delta_rule_call())) : forced;
 }
 
 std::vector<Row> operator_cpu_rows() {

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <memory>
 
+#include "base/message.h"
 #include "comba/parallel.h"
 #include "command.h"
 #include "data/pack.h"
@@ -184,39 +185,52 @@ void register_tokenizer(CLI::App& data) {
   command->callback([options] { run_tokenizer(*options); });
 }
 
-void run_info(const std::filesystem::path& directory, const std::string& listed_split) {
-  const data::TokenDataset splits[] = {data::TokenDataset::open(directory, Split::train),
-                                       data::TokenDataset::open(directory, Split::heldout)};
-  if (!listed_split.empty()) {
-    const data::TokenDataset& split = splits[listed_split == name_of(Split::train) ? 0 : 1];
-    for (std::int64_t i = 0; i < split.num_documents(); ++i) {
-      const data::Document document = split.document(i);
-      fmt::print("{}\t{}\n", document.num_bytes, document.path);
-    }
-    return;
+void list_documents(const data::TokenDataset& split) {
+  for (std::int64_t i = 0; i < split.num_documents(); ++i) {
+    const data::Document document = split.document(i);
+    fmt::print("{}\t{}\n", document.num_bytes, document.path);
   }
+}
+
+void print_info(const std::filesystem::path& directory, const std::string& listed_split) {
+  const data::TokenDataset train = data::TokenDataset::open(directory, Split::train),
+                           heldout = data::TokenDataset::open(directory, Split::heldout);
+  if (!listed_split.empty()) return list_documents(listed_split == name_of(Split::train) ? train : heldout);
   const data::DatasetIndex index = data::read_index(directory);
   fmt::print("tokenizer  {}\nvocab      {}\nloss mask  {}\nsource md5 {}\n\n{}", index.tokenizer.description(),
              index.tokenizer.vocab(), index.has_loss_mask ? "prompts are not learned" : "none", index.source_md5,
              summary(index));
 }
 
+void run_info(const std::vector<std::filesystem::path>& directories, const std::string& listed_split) {
+  require(directories.size() == 1 || listed_split.empty(), ErrorCode::invalid_argument,
+          "--documents lists those of one data set; got ", directories.size(), " data sets");
+  for (const std::filesystem::path& directory : directories) {
+    if (directories.size() > 1)
+      fmt::print("{}{}:\n", &directory == &directories.front() ? "" : "\n", directory.string());
+    print_info(directory, listed_split);
+  }
+}
+
 void register_info(CLI::App& data) {
   struct Options {
-    std::filesystem::path directory;
+    std::vector<std::filesystem::path> directories;
     std::string listed_split;
   };
   auto options = std::make_shared<Options>();
-  CLI::App* command = data.add_subcommand("info", "Check a data set and show what it holds")
+  CLI::App* command = data.add_subcommand("info", "Check data sets and show what they hold")
                           ->footer(
                               "Examples:\n"
                               "  comba data info headers.data\n"
+                              "  comba data info books.data headers.data\n"
                               "  comba data info headers.data --documents heldout");
-  command->add_option("dataset", options->directory, "Directory that data pack wrote")->required()->type_name("DIR");
+  command->add_option("dataset", options->directories, "Directories that data pack wrote")
+      ->required()
+      ->type_name("DIR");
   command->add_option("--documents", options->listed_split, "List the documents of a split: bytes, tab, relative path")
       ->check(CLI::IsMember({"train", "heldout"}).description(""))
       ->type_name("train|heldout");
-  command->callback([options] { run_info(options->directory, options->listed_split); });
+  command->callback([options] { run_info(options->directories, options->listed_split); });
 }
 
 }  // namespace

@@ -14,6 +14,7 @@
 #include "command.h"
 #include "format.h"
 #include "models/causal_lm.h"
+#include "operators/delta_rule/typical_call.h"
 
 namespace comba::cli {
 namespace {
@@ -65,26 +66,20 @@ void print_model(const std::filesystem::path& path) {
              static_cast<double>(total) / 1e6, config.num_hidden_layers, format_bytes(total * 4));
 }
 
-/// A call as models make them, but of no tokens.
-DeltaRuleForward typical_call() {
-  const View rows(nullptr, DType::f32, {1, 0, 1, 128}), gates(nullptr, DType::f32, {1, 0, 1});
-  return {.inputs = {.q = rows, .k = rows, .v = rows, .beta = gates, .g = gates}, .o = rows};
-}
-
 void print_implementations() {
-  const std::vector<DeltaRuleImplementation> list = delta_rule_implementations(typical_call());
+  const std::vector<DeltaRuleImplementation> list = delta_rule_implementations(typical_delta_rule_call());
   std::vector<std::string> names;
   for (const DeltaRuleImplementation& implementation : list) names.push_back(implementation.name);
   const std::string forced = forced_implementation();
   require(forced.empty() || std::ranges::count(names, forced) > 0, ErrorCode::invalid_argument,
           "[inspect] COMBA_IMPL must name an implementation, as ", nearest_name(forced, names), "; got ", forced);
-  const auto first = std::ranges::find(list, "", &DeltaRuleImplementation::refusal);
+  const std::string first = first_choice(list);
   fmt::print("{:<14}{:<16}{}\n", "operator", "implementation", "on this machine");
   for (auto it = list.begin(); it != list.end(); ++it) {
     std::string note = it->refusal.empty() ? "yes" : "no: " + it->refusal;
     if (it->name == forced) {
       note += ", chosen by COMBA_IMPL";
-    } else if (forced.empty() && it == first) {
+    } else if (forced.empty() && it->name == first) {
       note += ", the first choice";
     }
     fmt::print("{:<14}{:<16}{}\n", "delta_rule", it->name, note);

@@ -78,11 +78,20 @@ typedef struct comba_delta_rule_inputs {
   comba_const_view cu_seqlens;    /* [N + 1] i32 or i64, optional */
 } comba_delta_rule_inputs;
 
+typedef enum comba_device { COMBA_CPU = 0, COMBA_CUDA = 1 } comba_device;
+
+/* Where a call runs. All zero: on the CPU. */
+typedef struct comba_execution {
+  comba_device device; /* where all tensors and the workspace lie */
+  void* stream; /* COMBA_CUDA: the cudaStream_t of the calling thread's current device; the call is queued on it */
+} comba_execution;
+
 typedef struct comba_delta_rule_forward_args {
   comba_delta_rule_options options;
   comba_delta_rule_inputs inputs;
   comba_view o;           /* [B, T, HV, V], dtype of q */
   comba_view final_state; /* [N, HV, K, V] f32, optional */
+  comba_execution execution;
 } comba_delta_rule_forward_args;
 
 /* Gradients not given are not computed. */
@@ -92,13 +101,17 @@ typedef struct comba_delta_rule_backward_args {
   comba_const_view d_o;           /* [B, T, HV, V] */
   comba_const_view d_final_state; /* [N, HV, K, V] f32, optional */
   comba_view dq, dk, dv, dp, db, dd, dbeta, dbeta_logit, dg, da, dA_log, ddt_bias, d_initial_state;
+  comba_execution execution;
 } comba_delta_rule_backward_args;
 
 typedef struct comba_delta_rule_decode_args {
   comba_delta_rule_options options;
   comba_delta_rule_inputs inputs; /* without initial_state and cu_seqlens */
-  comba_view state;               /* [B, HV, K, V] f32, read and overwritten */
+  comba_view state;               /* [S, HV, K, V] f32 or bf16, read and overwritten; S = B without state_indices */
   comba_view o;                   /* [B, T, HV, V], dtype of q */
+  comba_const_view state_indices; /* [B] i32, optional: the state of each row; not in 0 .. S - 1: the row is skipped */
+  comba_const_view num_accepted;  /* [B] i32, optional: after how many tokens the state is written; absent: T */
+  comba_execution execution;
 } comba_delta_rule_decode_args;
 
 /* Writes the bytes the workspace of the call must have; they depend on the shapes, the options and the number of
@@ -115,9 +128,17 @@ COMBA_API comba_status comba_delta_rule_forward(const comba_delta_rule_forward_a
 /* Every gradient given, of loss = <o, d_o> + <final_state, d_final_state>. */
 COMBA_API comba_status comba_delta_rule_backward(const comba_delta_rule_backward_args* args, void* workspace,
                                                  int64_t workspace_bytes);
-/* state <- h after T tokens, o_t = h_t^T (scale q_t), started from `state`. */
+/* state <- h after T tokens, or after num_accepted of them, o_t = h_t^T (scale q_t), started from `state`. */
 COMBA_API comba_status comba_delta_rule_decode_step(const comba_delta_rule_decode_args* args, void* workspace,
                                                     int64_t workspace_bytes);
+
+/* For packed sequences on a GPU: waits until the call of these arguments and this workspace has run, and returns
+ * COMBA_INVALID_ARGUMENT if it found wrong borders in cu_seqlens; its results are then NaN. On the CPU the call itself
+ * was refused, so there, and without cu_seqlens, this does nothing. */
+COMBA_API comba_status comba_delta_rule_forward_check_borders(const comba_delta_rule_forward_args* args,
+                                                              void* workspace, int64_t workspace_bytes);
+COMBA_API comba_status comba_delta_rule_backward_check_borders(const comba_delta_rule_backward_args* args,
+                                                               void* workspace, int64_t workspace_bytes);
 
 /* Threads of the operators, at least 1. Not to be set while any other call runs. Default: the processors this process
  * may use. */

@@ -72,11 +72,13 @@ struct DeltaRuleInputs {
   ConstView A_log{};          ///< [HV] f32
   ConstView dt_bias{};        ///< [HV] f32
   ConstView initial_state{};  ///< [N, HV, K, V] f32   absent: zero
-  ConstView cu_seqlens{};     ///< [N + 1] i32 or i64  packed sequences; needs B = 1
+  /// [N + 1] i32 or i64: sequence n is the tokens from border n to border n + 1; from 0 to T, never decreasing; needs
+  /// B = 1. On a GPU wrong borders, which nobody can refuse there, make every result NaN: see check_borders().
+  ConstView cu_seqlens{};
 };
 
 /// Scratch memory of the caller, aligned to 64 bytes, of at least workspace_bytes(). Its content means nothing before
-/// or after a call.
+/// a call, and after it to check_borders() alone.
 struct Workspace {
   void* data = nullptr;
   std::int64_t bytes = 0;
@@ -150,6 +152,12 @@ COMBA_API void delta_rule_backward(const DeltaRuleBackward& args, Workspace work
 
 /// state <- h after T tokens, o_t = h_t^T (scale q_t): the recurrence above as it stands, started from `state`.
 COMBA_API void delta_rule_decode_step(const DeltaRuleDecode& args, Workspace workspace);
+
+/// For packed sequences on a GPU: waits until the call made with these arguments and this workspace has run, or the
+/// last replay of a CUDA graph with it, and throws Error (invalid_argument) if it found wrong borders in cu_seqlens. On
+/// the CPU such a call was refused at once, so there, and without cu_seqlens, this does nothing.
+COMBA_API void check_borders(const DeltaRuleForward& args, Workspace workspace);
+COMBA_API void check_borders(const DeltaRuleBackward& args, Workspace workspace);
 
 struct DeltaRuleImplementation {
   std::string name;     ///< its path with dots: cpu.avx2

@@ -8,7 +8,7 @@
 namespace comba {
 
 /// Inputs by the names of DeltaRuleInputs; an undefined tensor is absent. Any strides. All are on the CPU, or all on
-/// one GPU: then a call is queued on that GPU's current stream, and there is no backward yet.
+/// one GPU: then a call and its backward are queued on that GPU's current stream, and wait for nothing.
 struct DeltaRuleTensors {
   at::Tensor q;              ///< [B, T, H, K]
   at::Tensor k;              ///< [B, T, H, K]
@@ -32,13 +32,22 @@ struct DeltaRuleOutput {
 };
 
 /// All T tokens at once, differentiable in every floating input (once: a second derivative is refused).
-/// Throws Error when an argument breaks a rule.
+/// Throws Error when an argument breaks a rule. On a GPU wrong borders in cu_seqlens make all results NaN, and Error is
+/// thrown with `check_borders` alone, which waits for the call to have run.
 DeltaRuleOutput delta_rule(const DeltaRuleTensors& inputs, const DeltaRuleOptions& options = {},
-                           bool output_final_state = false);
+                           bool output_final_state = false, bool check_borders = false);
 
-/// T new tokens, one by one, with `state` [B, HV, K, V] f32 (contiguous) advanced in place; returns o [B, T, HV, V].
-/// Without autograd. `inputs.initial_state` and `inputs.cu_seqlens` must be absent.
+/// What a serving engine says of the batch rows of a decode step; undefined tensors are absent. On the CPU calls with
+/// these, or with states in bf16, run by the definition, which is slow.
+struct DecodeRows {
+  at::Tensor state_indices;  ///< [B] i32: the state of each row; outside of 0 .. S - 1: the row is skipped, its o is 0
+  at::Tensor num_accepted;   ///< [B] i32: after how many of the T tokens the state is written; 0: not at all
+};
+
+/// T new tokens, one by one, with `state` [S, HV, K, V] f32 or bf16 (stride 1 in the last dimension) advanced in place;
+/// S = B without state_indices. Returns o [B, T, HV, V]. Without autograd. `inputs.initial_state` and
+/// `inputs.cu_seqlens` must be absent.
 at::Tensor delta_rule_decode_step(const DeltaRuleTensors& inputs, const at::Tensor& state,
-                                  const DeltaRuleOptions& options = {});
+                                  const DeltaRuleOptions& options = {}, const DecodeRows& rows = {});
 
 }  // namespace comba

@@ -42,7 +42,7 @@ DeltaRuleTensors restore(at::TensorList tensors, at::IntArrayRef slots) {
 class DeltaRuleFunction : public torch::autograd::Function<DeltaRuleFunction> {
  public:
   static variable_list forward(AutogradContext* context, at::TensorList given, const std::vector<int64_t>& slots,
-                               const DeltaRuleOptions& options, bool output_final_state) {
+                               const DeltaRuleOptions& options, bool output_final_state, bool check_borders) {
     static const c10::OperatorHandle delta_rule = find_operator("comba::delta_rule");
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
     context->set_materialize_grads(false);
@@ -56,7 +56,7 @@ class DeltaRuleFunction : public torch::autograd::Function<DeltaRuleFunction> {
     Stack stack;
     push_inputs(stack, restore(given, slots));
     push_options(stack, options);
-    push(stack, output_final_state);
+    push(stack, output_final_state, check_borders);
     delta_rule.callBoxed(&stack);
     return {stack[0].toTensor(), stack[1].toTensor()};
   }
@@ -81,8 +81,8 @@ class DeltaRuleFunction : public torch::autograd::Function<DeltaRuleFunction> {
     delta_rule_backward.callBoxed(&stack);
 
     const std::vector<at::Tensor> gradients = pop(stack).toTensorVector();
-    // One entry for each argument of forward: the given inputs, then three that have no gradient.
-    variable_list result(slots.size() + 3);
+    // One entry for each argument of forward: the given inputs, then four that have no gradient.
+    variable_list result(slots.size() + 4);
     for (std::size_t i = 0; i < slots.size(); ++i) {
       const auto slot = static_cast<std::size_t>(slots[i]);
       if (slot < kNumGradients && mask[slot]) result[i] = gradients[slot];
@@ -94,11 +94,12 @@ class DeltaRuleFunction : public torch::autograd::Function<DeltaRuleFunction> {
 }  // namespace
 
 void delta_rule_autograd(Stack& stack) {
+  const bool check_borders = pop(stack).toBool();
   const bool output_final_state = pop(stack).toBool();
   const DeltaRuleOptions options = pop_options(stack);
   const GivenInputs given(pop_inputs(stack));
   const variable_list outputs =
-      DeltaRuleFunction::apply(at::TensorList(given.tensors), given.slots, options, output_final_state);
+      DeltaRuleFunction::apply(at::TensorList(given.tensors), given.slots, options, output_final_state, check_borders);
   push(stack, outputs[0], outputs[1]);
 }
 

@@ -1,8 +1,21 @@
 #include "libtorch/delta_rule_call.h"
 
 #include "base/message.h"
+#include "libtorch/views.h"
 
 namespace comba {
+namespace {
+
+void push_optional(torch::jit::Stack& stack, const at::Tensor& tensor) {
+  stack.emplace_back(tensor.defined() ? c10::IValue(tensor) : c10::IValue());
+}
+
+at::Tensor pop_optional(torch::jit::Stack& stack) {
+  const c10::IValue value = torch::jit::pop(stack);
+  return value.isNone() ? at::Tensor() : value.toTensor();
+}
+
+}  // namespace
 
 std::array<at::Tensor, kNumInputs> to_list(const DeltaRuleTensors& inputs) {
   std::array<at::Tensor, kNumInputs> list;
@@ -16,17 +29,45 @@ DeltaRuleTensors from_list(at::ArrayRef<at::Tensor> list) {
   return inputs;
 }
 
+DeltaRuleInputs const_views(const DeltaRuleTensors& x, c10::Device device) {
+  return {
+      .q = const_view("q", x.q, device),
+      .k = const_view("k", x.k, device),
+      .v = const_view("v", x.v, device),
+      .p = const_view("p", x.p, device),
+      .b = const_view("b", x.b, device),
+      .d = const_view("d", x.d, device),
+      .beta = const_view("beta", x.beta, device),
+      .beta_logit = const_view("beta_logit", x.beta_logit, device),
+      .g = const_view("g", x.g, device),
+      .a = const_view("a", x.a, device),
+      .A_log = const_view("A_log", x.A_log, device),
+      .dt_bias = const_view("dt_bias", x.dt_bias, device),
+      .initial_state = const_view("initial_state", x.initial_state, device),
+      .cu_seqlens = const_view("cu_seqlens", x.cu_seqlens, device),
+  };
+}
+
 void push_inputs(torch::jit::Stack& stack, const DeltaRuleTensors& inputs) {
-  for (const auto& tensor : to_list(inputs)) stack.emplace_back(tensor.defined() ? c10::IValue(tensor) : c10::IValue());
+  for (const auto& tensor : to_list(inputs)) push_optional(stack, tensor);
 }
 
 DeltaRuleTensors pop_inputs(torch::jit::Stack& stack) {
   DeltaRuleTensors inputs;
-  for (std::size_t i = kNumInputs; i-- > 0;) {
-    const c10::IValue value = torch::jit::pop(stack);
-    if (!value.isNone()) inputs.*kInputs[i] = value.toTensor();
-  }
+  for (std::size_t i = kNumInputs; i-- > 0;) inputs.*kInputs[i] = pop_optional(stack);
   return inputs;
+}
+
+void push_rows(torch::jit::Stack& stack, const DecodeRows& rows) {
+  push_optional(stack, rows.state_indices);
+  push_optional(stack, rows.num_accepted);
+}
+
+DecodeRows pop_rows(torch::jit::Stack& stack) {
+  DecodeRows rows;
+  rows.num_accepted = pop_optional(stack);
+  rows.state_indices = pop_optional(stack);
+  return rows;
 }
 
 void push_options(torch::jit::Stack& stack, const DeltaRuleOptions& options) {

@@ -34,8 +34,15 @@ inline constexpr std::size_t kNumGradients = kNumInputs - 1;
 std::array<at::Tensor, kNumInputs> to_list(const DeltaRuleTensors& inputs);
 DeltaRuleTensors from_list(at::ArrayRef<at::Tensor> list);
 
+/// Throws Error for one that is not on `device`.
+DeltaRuleInputs const_views(const DeltaRuleTensors& inputs, c10::Device device);
+
 void push_inputs(torch::jit::Stack& stack, const DeltaRuleTensors& inputs);
 DeltaRuleTensors pop_inputs(torch::jit::Stack& stack);
+
+/// state_indices and num_accepted.
+void push_rows(torch::jit::Stack& stack, const DecodeRows& rows);
+DecodeRows pop_rows(torch::jit::Stack& stack);
 
 /// rule, convention, l2norm, l2norm_eps, scale and beta_scale. Popping throws Error for an unknown rule or convention.
 void push_options(torch::jit::Stack& stack, const DeltaRuleOptions& options);

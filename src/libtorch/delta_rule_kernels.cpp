@@ -22,25 +22,6 @@ DeltaRuleTensors with_unit_strides(DeltaRuleTensors inputs) {
   return inputs;
 }
 
-DeltaRuleInputs const_views(const DeltaRuleTensors& x, c10::Device device) {
-  return {
-      .q = const_view("q", x.q, device),
-      .k = const_view("k", x.k, device),
-      .v = const_view("v", x.v, device),
-      .p = const_view("p", x.p, device),
-      .b = const_view("b", x.b, device),
-      .d = const_view("d", x.d, device),
-      .beta = const_view("beta", x.beta, device),
-      .beta_logit = const_view("beta_logit", x.beta_logit, device),
-      .g = const_view("g", x.g, device),
-      .a = const_view("a", x.a, device),
-      .A_log = const_view("A_log", x.A_log, device),
-      .dt_bias = const_view("dt_bias", x.dt_bias, device),
-      .initial_state = const_view("initial_state", x.initial_state, device),
-      .cu_seqlens = const_view("cu_seqlens", x.cu_seqlens, device),
-  };
-}
-
 // Result tensors are made before the operator checks its arguments, so their own making must not fail on bad ones.
 void require_ranks(const DeltaRuleTensors& x) {
   require(x.q.dim() == 4 && x.v.dim() == 4, ErrorCode::invalid_argument,
@@ -57,6 +38,7 @@ at::Tensor empty_state(const DeltaRuleTensors& x) {
 }  // namespace
 
 void delta_rule_kernel(Stack& stack) {
+  const bool borders_are_checked = pop(stack).toBool();
   const bool output_final_state = pop(stack).toBool();
   const DeltaRuleOptions options = pop_options(stack);
   const DeltaRuleTensors inputs = with_unit_strides(pop_inputs(stack));
@@ -72,7 +54,9 @@ void delta_rule_kernel(Stack& stack) {
       .final_state = mutable_view("final_state", final_state, device),
       .execution = scope.execution(),
   };
-  delta_rule_forward(args, scope.workspace(workspace_bytes(args)));
+  const Workspace workspace = scope.workspace(workspace_bytes(args));
+  delta_rule_forward(args, workspace);
+  if (borders_are_checked) check_borders(args, workspace);
   push(stack, o, output_final_state ? final_state : at::empty({0}, inputs.q.options().dtype(at::kFloat)));
 }
 
@@ -124,17 +108,21 @@ void delta_rule_backward_kernel(Stack& stack) {
 
 void delta_rule_decode_step_kernel(Stack& stack) {
   const DeltaRuleOptions options = pop_options(stack);
+  const DecodeRows rows = pop_rows(stack);
   const at::Tensor state = pop(stack).toTensor();
   const DeltaRuleTensors inputs = with_unit_strides(pop_inputs(stack));
   require_ranks(inputs);
   const c10::Device device = inputs.q.device();
   CallScope scope(device);
   const at::Tensor o = empty_output(inputs);
+  if (rows.state_indices.defined()) o.zero_();  // the operator leaves skipped rows as they are
   const DeltaRuleDecode args = {
       .options = options,
       .inputs = const_views(inputs, device),
       .state = mutable_view("state", state, device),
       .o = mutable_view("o", o, device),
+      .state_indices = const_view("state_indices", rows.state_indices, device),
+      .num_accepted = const_view("num_accepted", rows.num_accepted, device),
       .execution = scope.execution(),
   };
   delta_rule_decode_step(args, scope.workspace(workspace_bytes(args)));

@@ -16,6 +16,7 @@ at::Tensor empty_output(const DeltaRuleTensors& x) { return at::empty_symint(x.v
 }  // namespace
 
 void delta_rule_meta(Stack& stack) {
+  pop(stack);  // check_borders
   const bool output_final_state = pop(stack).toBool();
   pop_options(stack);
   const DeltaRuleTensors x = pop_inputs(stack);
@@ -45,6 +46,7 @@ void delta_rule_backward_meta(Stack& stack) {
 
 void delta_rule_decode_step_meta(Stack& stack) {
   pop_options(stack);
+  pop_rows(stack);
   pop(stack);  // state
   push(stack, empty_output(pop_inputs(stack)));
 }

@@ -35,12 +35,14 @@ torch::CppFunction boxed() {
 }
 
 TORCH_LIBRARY(comba, library) {
-  const std::string forward = "delta_rule(" + kInputSchema + ", *, " + kOptionSchema +
-                              ", bool output_final_state=False) -> (Tensor o, Tensor final_state)";
+  const std::string forward =
+      "delta_rule(" + kInputSchema + ", *, " + kOptionSchema +
+      ", bool output_final_state=False, bool check_borders=False) -> (Tensor o, Tensor final_state)";
   const std::string backward = "delta_rule_backward(Tensor do, Tensor? d_final_state, " + kInputSchema + ", *, " +
                                kOptionSchema + ", bool[13] grad_mask) -> Tensor[]";
-  const std::string decode_step =
-      "delta_rule_decode_step(" + kInputSchema + ", *, Tensor(a!) state, " + kOptionSchema + ") -> Tensor";
+  const std::string decode_step = "delta_rule_decode_step(" + kInputSchema +
+                                  ", *, Tensor(a!) state, Tensor? state_indices=None, Tensor? num_accepted=None, " +
+                                  kOptionSchema + ") -> Tensor";
   for (const std::string& schema : {forward, backward, decode_step}) library.def(schema.c_str());
 }
 
@@ -72,22 +74,24 @@ c10::OperatorHandle find_operator(const char* name) { return c10::Dispatcher::si
 
 }  // namespace
 
-DeltaRuleOutput delta_rule(const DeltaRuleTensors& inputs, const DeltaRuleOptions& options, bool output_final_state) {
+DeltaRuleOutput delta_rule(const DeltaRuleTensors& inputs, const DeltaRuleOptions& options, bool output_final_state,
+                           bool check_borders) {
   static const c10::OperatorHandle op = find_operator("comba::delta_rule");
   Stack stack;
   push_inputs(stack, inputs);
   push_options(stack, options);
-  push(stack, output_final_state);
+  push(stack, output_final_state, check_borders);
   op.callBoxed(&stack);
   return {.o = stack[0].toTensor(), .final_state = output_final_state ? stack[1].toTensor() : at::Tensor()};
 }
 
 at::Tensor delta_rule_decode_step(const DeltaRuleTensors& inputs, const at::Tensor& state,
-                                  const DeltaRuleOptions& options) {
+                                  const DeltaRuleOptions& options, const DecodeRows& rows) {
   static const c10::OperatorHandle op = find_operator("comba::delta_rule_decode_step");
   Stack stack;
   push_inputs(stack, inputs);
   push(stack, state);
+  push_rows(stack, rows);
   push_options(stack, options);
   op.callBoxed(&stack);
   return pop(stack).toTensor();

@@ -76,18 +76,19 @@ View out(const comba_view& view) { return convert<View>(view); }
 
 /// A value of a C enum whose values are 0 .. last. Checked here: in the smaller C++ enum 256 would be 0.
 template <class To, class From>
-To convert_enum(const char* name, From from, From last) {
+To convert_enum(const char* of, const char* name, From from, From last) {
   if (static_cast<unsigned>(from) > static_cast<unsigned>(last)) {
-    throw Error(ErrorCode::invalid_argument, concat("[comba_delta_rule_options] ", name, " must be a comba_", name,
-                                                    "; got ", static_cast<unsigned>(from)));
+    throw Error(ErrorCode::invalid_argument,
+                concat("[", of, "] ", name, " must be a comba_", name, "; got ", static_cast<unsigned>(from)));
   }
   return static_cast<To>(from);
 }
 
 DeltaRuleOptions convert_options(const comba_delta_rule_options& from) {
+  constexpr const char* kName = "comba_delta_rule_options";
   DeltaRuleOptions options;
-  options.rule = convert_enum<Rule>("rule", from.rule, COMBA_RULE_GATED_DELTA);
-  options.convention = convert_enum<Convention>("convention", from.convention, COMBA_CONVENTION_FLA);
+  options.rule = convert_enum<Rule>(kName, "rule", from.rule, COMBA_RULE_GATED_DELTA);
+  options.convention = convert_enum<Convention>(kName, "convention", from.convention, COMBA_CONVENTION_FLA);
   options.l2norm = from.l2norm != 0;
   options.l2norm_eps = from.l2norm_eps;
   if (from.scale != 0) options.scale = from.scale;
@@ -112,6 +113,11 @@ DeltaRuleInputs convert_inputs(const comba_delta_rule_inputs& from) {
           .cu_seqlens = in(from.cu_seqlens)};
 }
 
+Execution convert_execution(const comba_execution& from) {
+  return {convert_enum<DeviceType>("comba_execution", "device", from.device, COMBA_CUDA),
+          static_cast<CUstream_st*>(from.stream)};
+}
+
 template <class T>
 const T& given(const T* args) {
   if (!args) throw Error(ErrorCode::invalid_argument, "[comba] args must be given; got a null pointer");
@@ -120,7 +126,11 @@ const T& given(const T* args) {
 
 DeltaRuleForward call_of(const comba_delta_rule_forward_args* args) {
   const auto& from = given(args);
-  return {convert_options(from.options), convert_inputs(from.inputs), out(from.o), out(from.final_state)};
+  return {.options = convert_options(from.options),
+          .inputs = convert_inputs(from.inputs),
+          .o = out(from.o),
+          .final_state = out(from.final_state),
+          .execution = convert_execution(from.execution)};
 }
 
 DeltaRuleBackward call_of(const comba_delta_rule_backward_args* args) {
@@ -141,12 +151,19 @@ DeltaRuleBackward call_of(const comba_delta_rule_backward_args* args) {
           .da = out(from.da),
           .dA_log = out(from.dA_log),
           .ddt_bias = out(from.ddt_bias),
-          .d_initial_state = out(from.d_initial_state)};
+          .d_initial_state = out(from.d_initial_state),
+          .execution = convert_execution(from.execution)};
 }
 
 DeltaRuleDecode call_of(const comba_delta_rule_decode_args* args) {
   const auto& from = given(args);
-  return {convert_options(from.options), convert_inputs(from.inputs), out(from.state), out(from.o)};
+  return {.options = convert_options(from.options),
+          .inputs = convert_inputs(from.inputs),
+          .state = out(from.state),
+          .o = out(from.o),
+          .state_indices = in(from.state_indices),
+          .num_accepted = in(from.num_accepted),
+          .execution = convert_execution(from.execution)};
 }
 
 template <class Args>
@@ -187,6 +204,16 @@ comba_status comba_delta_rule_backward(const comba_delta_rule_backward_args* arg
 
 comba_status comba_delta_rule_decode_step(const comba_delta_rule_decode_args* args, void* workspace, int64_t bytes) {
   return comba::guarded([&] { comba::delta_rule_decode_step(comba::call_of(args), {workspace, bytes}); });
+}
+
+comba_status comba_delta_rule_forward_check_borders(const comba_delta_rule_forward_args* args, void* workspace,
+                                                    int64_t bytes) {
+  return comba::guarded([&] { comba::check_borders(comba::call_of(args), {workspace, bytes}); });
+}
+
+comba_status comba_delta_rule_backward_check_borders(const comba_delta_rule_backward_args* args, void* workspace,
+                                                     int64_t bytes) {
+  return comba::guarded([&] { comba::check_borders(comba::call_of(args), {workspace, bytes}); });
 }
 
 comba_status comba_set_num_threads(int32_t num_threads) {

@@ -41,6 +41,7 @@ def test_info_shows_what_pack_wrote(comba, text_folder):
     assert index["source_md5"] in info
     assert comba.succeed("data", "info", "data", "--documents", "heldout") == "380\tc.txt\n"
     assert comba.succeed("data", "info", "data", "--documents", "train") == "380\ta.txt\n380\tb.txt\n380\td.txt\n"
+    assert comba.succeed("data", "info", "data", "data") == f"data:\n{info}\ndata:\n{info}"
 
 
 def test_pack_says_when_nothing_is_held_out(comba, text_folder):

@@ -179,6 +179,19 @@ TEST(DeltaRuleDecodeStep, AdvancesTheStateInPlace) {
   EXPECT_TRUE(close(state, whole.final_state, 1e-5, "state"));
 }
 
+TEST(DeltaRuleDecodeStep, PicksStatesAndTakesTokensBack) {
+  DeltaRuleTensors inputs = random_inputs();
+  const DeltaRuleOutput whole = delta_rule(inputs, {}, /*output_final_state=*/true);
+  const at::Tensor state = at::cat({at::randn({1, HV, K, V}), inputs.initial_state});
+  const at::Tensor before = state.clone();
+  inputs.initial_state = at::Tensor();
+  const DecodeRows rows = {.state_indices = at::tensor({1, 2}, at::kInt),
+                           .num_accepted = at::tensor({0, static_cast<int>(T)}, at::kInt)};
+  EXPECT_TRUE(close(delta_rule_decode_step(inputs, state, {}, rows), whole.o, 1e-5, "o"));
+  EXPECT_TRUE(at::equal(state.narrow(0, 0, 2), before.narrow(0, 0, 2)));
+  EXPECT_TRUE(close(state[2], whole.final_state[1], 1e-5, "state"));
+}
+
 TEST(DeltaRuleDecodeStep, HasNoGradient) {
   DeltaRuleTensors inputs = random_inputs();
   const at::Tensor state = inputs.initial_state.clone();
@@ -237,7 +250,7 @@ TEST(DeltaRuleErrors, NameTheTensorThatIsOnAnotherDevice) {
   torch::jit::Stack stack;
   push_inputs(stack, inputs);
   push_options(stack, {});
-  torch::jit::push(stack, /*output_final_state=*/false);
+  torch::jit::push(stack, /*output_final_state=*/false, /*check_borders=*/false);
   EXPECT_THAT([&] { delta_rule_kernel(stack); },
               ThrowsMessage<Error>(HasSubstr("k must be on cpu as the first input is; got meta")));
 }

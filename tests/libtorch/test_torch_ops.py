@@ -1,61 +1,18 @@
 """The operators as PyTorch sees them, on the CPU and on a GPU. Without a GPU each of its tests is skipped by name.
 
-Needs torch alone: `python3 tests/libtorch/test_torch_ops.py [OnGpu]` runs it where there is no pytest.
-COMBA_BUILD_DIR names another build than build/release."""
+Needs torch alone: `python3 tests/libtorch/test_torch_ops.py [OnGpu]` runs it where there is no pytest."""
 
 import importlib.util
-import os
 import pathlib
 import shutil
 import sys
 import sysconfig
 import unittest
 
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-
 import torch
+from torch_operators import DTYPES, OnADevice, expected, forward, load, random_inputs, to, without
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-
-
-def setUpModule():
-    library = ROOT / os.environ.get("COMBA_BUILD_DIR", "build/release") / "lib" / "libcomba_torch.so"
-    assert library.exists(), f"{library} is not built: run make build"
-    torch.ops.load_library(library)
-
-
-def random_inputs(dtype=torch.float32, *, B=2, T=130, H=2, HV=4, K=64, V=64, N=None, seed=1) -> dict:
-    """Inputs of every kind that go together, on the CPU; the values of all dtypes are the same but for rounding."""
-    random = torch.Generator().manual_seed(seed)
-
-    def normal(*shape):
-        return torch.randn(shape, generator=random)
-
-    return {
-        "q": normal(B, T, H, K).to(dtype),
-        "k": normal(B, T, H, K).to(dtype),
-        "v": normal(B, T, HV, V).to(dtype),
-        "b": normal(H).sigmoid(),
-        "d": 0.1 * normal(H),
-        "beta_logit": normal(B, T, HV).to(dtype),
-        "a": normal(B, T, HV).to(dtype) - 3,
-        "A_log": normal(HV),
-        "dt_bias": normal(HV),
-        "initial_state": normal(N or B, HV, K, V),
-    }
-
-
-def without(inputs: dict, *names: str) -> dict:
-    return {name: tensor for name, tensor in inputs.items() if name not in names}
-
-
-def to(device: str, inputs: dict) -> dict:
-    return {name: tensor.to(device) for name, tensor in inputs.items()}
-
-
-def forward(inputs: dict, **options):
-    return torch.ops.comba.delta_rule(**inputs, output_final_state=True, **options)
+setUpModule = load
 
 
 def forward_and_decode(inputs: dict, state: torch.Tensor):
@@ -66,54 +23,8 @@ def forward_and_decode(inputs: dict, state: torch.Tensor):
     return o, final_state, tokens, state
 
 
-def l2(x: torch.Tensor) -> torch.Tensor:
-    return x / (x.square().sum(-1, keepdim=True) + 1e-6).sqrt()
-
-
-def recurrence(q, k, v, d, beta_logit, a, A_log, dt_bias, initial_state, p=None, b=None, rule="comba", convention="paper"):
-    """The definition (include/comba/delta_rule.h) in double: o and the state after the last token."""
-    group = v.size(2) // q.size(2)
-    paper, d = convention == "paper", d[:, None]
-    raw = p if p is not None else (b[:, None] * k)
-    q, k, p = l2(q - d * (k if paper else raw)), l2(k), (raw if paper else l2(raw)) if p is not None else None
-    p = p if p is not None else (b[:, None] * k if paper else k)
-    q, k, p = (x.repeat_interleave(group, dim=2) for x in (q * q.size(-1) ** -0.5, k, p))
-    beta, decay = beta_logit.sigmoid(), (-A_log.exp() * torch.nn.functional.softplus(a + dt_bias)).exp()
-    h, o = initial_state, []  # [B, HV, K, V]
-    for t in range(q.size(1)):
-        e = decay[:, t, :, None, None]
-        h = e * h if rule == "gated_delta" else h
-        u = beta[:, t, :, None] * (v[:, t] - torch.einsum("bhkv,bhk->bhv", h, p[:, t]))
-        h = (h if rule == "gated_delta" else e * h) + k[:, t, :, :, None] * u[:, :, None]
-        o.append(torch.einsum("bhkv,bhk->bhv", h, q[:, t]))
-    return torch.stack(o, 1), h
-
-
-def expected(inputs: dict, **options):
-    """What the definition makes of `inputs`, which lie on the CPU; packed sequences one by one."""
-    wide = {name: tensor.double() for name, tensor in without(inputs, "cu_seqlens").items()}
-    if "cu_seqlens" not in inputs:
-        return recurrence(**wide, **options)
-    parts, borders = [], inputs["cu_seqlens"].tolist()
-    for n, (begin, end) in enumerate(zip(borders, borders[1:])):
-        one = {name: tensor[:, begin:end] if tensor.dim() > 2 else tensor for name, tensor in wide.items()}
-        one["initial_state"] = wide["initial_state"][n : n + 1]
-        parts.append(recurrence(**one, **options) if end > begin else (one["v"], one["initial_state"]))
-    return torch.cat([part[0] for part in parts], 1), torch.cat([part[1] for part in parts])
-
-
 class Operators:
     """What holds on every device."""
-
-    device = ""
-
-    def assert_close(self, actual, reference, dtype, what):
-        """By the root mean square of the error, against that of the reference."""
-        tolerance = 1e-5 if dtype == torch.float32 else 0.005
-        actual, reference = actual.cpu().double(), reference
-        self.assertTrue(torch.isfinite(actual).all(), f"{what} is not finite")
-        error = ((actual - reference).square().mean().sqrt() / reference.square().mean().sqrt()).item()
-        self.assertLess(error, tolerance, f"{what}: error {error:.2e}")
 
     def assert_forward(self, inputs, **options):
         o, final_state = forward(to(self.device, inputs), **options)
@@ -122,11 +33,6 @@ class Operators:
         self.assertEqual((o.dtype, final_state.dtype), (dtype, torch.float32))
         self.assert_close(o, expected_o, dtype, f"o of {dtype}, {options}")
         self.assert_close(final_state, expected_state, dtype, f"final_state of {dtype}, {options}")
-
-    def refusal(self, call) -> str:
-        with self.assertRaises(RuntimeError) as caught:
-            call()
-        return str(caught.exception)
 
     def test_forward_agrees_with_the_definition(self):
         for dtype in DTYPES:
@@ -163,6 +69,33 @@ class Operators:
             expected_o, expected_state = expected(inputs)
             self.assert_close(o, expected_o, dtype, f"o of {dtype}")
             self.assert_close(state, expected_state, dtype, f"state of {dtype}")
+
+    def test_decode_step_picks_states_and_takes_tokens_back(self):
+        B, T, S = 5, 4, 8
+        picked, skipped, accepted = {0: 3, 2: 7, 4: 0}, (1, 3), [T, 2, 0, 1, 1]
+        for dtype in DTYPES:
+            for state_dtype in (torch.float32, torch.bfloat16):
+                inputs = without(random_inputs(dtype, B=B, T=T), "initial_state")
+                before = random_inputs(B=S)["initial_state"].to(state_dtype)
+                state = before.to(self.device, copy=True)
+                rows = {"state_indices": torch.tensor([3, -1, 7, S, 0], dtype=torch.int32)}
+                rows["num_accepted"] = torch.tensor(accepted, dtype=torch.int32)
+                o = torch.ops.comba.delta_rule_decode_step(**to(self.device, {**inputs, **rows}), state=state)
+                after = before.clone()
+                for row, index in picked.items():
+                    what = f"row {row}, {dtype}, state {state_dtype}"
+                    one = {name: tensor[row : row + 1] if tensor.dim() > 2 else tensor for name, tensor in inputs.items()}
+                    one["initial_state"] = before[index : index + 1]
+                    self.assert_close(o[row : row + 1], expected(one)[0], dtype, f"o of {what}")
+                    if (n := accepted[row]) > 0:
+                        one = {name: tensor[:, :n] if tensor.dim() == 3 else tensor for name, tensor in one.items()}
+                        one = {name: one[name] if name not in "qkv" else one[name][:, :n] for name in one}
+                        written = state[index : index + 1]
+                        self.assert_close(written, expected(one)[1], state_dtype, f"state of {what}")
+                        after[index] = written[0].cpu()
+                self.assertTrue(torch.equal(state.cpu(), after), "a state that nobody was to write has changed")
+                for row in skipped:
+                    self.assertEqual(o[row].abs().max().item(), 0, "a skipped row has the output 0")
 
     def test_any_strides_and_any_alignment(self):
         for dtype in DTYPES:
@@ -201,7 +134,10 @@ class Operators:
         torch.library.opcheck(torch.ops.comba.delta_rule.default, (), {**x, "output_final_state": True})
         torch.library.opcheck(torch.ops.comba.delta_rule.default, (), without(x, "initial_state"))
         without_state = without(x, "initial_state")
-        torch.library.opcheck(torch.ops.comba.delta_rule_decode_step.default, (), {**without_state, "state": state})
+        decode = torch.ops.comba.delta_rule_decode_step.default
+        torch.library.opcheck(decode, (), {**without_state, "state": state})
+        rows = {name: torch.tensor([1, 0], dtype=torch.int32) for name in ("state_indices", "num_accepted")}
+        torch.library.opcheck(decode, (), {**without_state, **to(self.device, rows), "state": state.bfloat16()})
 
     def test_wrong_arguments_are_named(self):
         x = to(self.device, random_inputs())
@@ -215,8 +151,36 @@ class Operators:
             self.assertIn(words, self.refusal(lambda: forward({**x, **changed})))
         self.assertIn("rule must be comba or gated_delta; got gdn", self.refusal(lambda: forward(x, rule="gdn")))
 
+    def test_wrong_borders_are_named_when_it_is_asked_for(self):
+        x = to(self.device, random_inputs(B=1, N=3))
+        for borders, words in [
+            ([1, 10, 70, 130], "cu_seqlens must start at 0; got 1"),
+            ([0, 70, 10, 130], "cu_seqlens must never decrease; got 70 at 1, 10 at 2"),
+            ([0, -5, 10, 130], "cu_seqlens must never decrease; got 0 at 0, -5 at 1"),
+            ([0, 10, 70, 129], "cu_seqlens must end at T = 130; got 129 at 3"),
+            ([0, 10, 70, 2**31], "cu_seqlens must end at T = 130; got 2147483648 at 3"),
+        ]:
+            x["cu_seqlens"] = torch.tensor(borders, device=self.device)
+            self.assertIn(words, self.refusal(lambda: forward(x, check_borders=True)))
+        x["cu_seqlens"] = torch.tensor([0, 10, 70, 130], device=self.device)
+        for actual, reference in zip(forward(x, check_borders=True), forward(x), strict=True):
+            self.assertTrue(torch.equal(actual, reference))
 
-class OnCpu(Operators, unittest.TestCase):
+    def test_wrong_arguments_of_decode_step_are_named(self):
+        x = to(self.device, random_inputs(T=3))
+        state = x.pop("initial_state")
+        for changed, words in [
+            ({"state": state.half()}, "state must be f32 or bf16; got f16"),
+            ({"state": state[:1]}, "state must have shape [S, HV, K, V] = [2, 4, 64, 64]; got [1, 4, 64, 64] f32"),
+            ({"state_indices": torch.zeros(2, dtype=torch.int64)}, "state_indices must be i32; got [2] i64"),
+            ({"state_indices": torch.zeros(3, dtype=torch.int32)}, "state_indices must have shape [B] = [2]; got [3]"),
+            ({"num_accepted": torch.zeros(2, 1, dtype=torch.int32)}, "num_accepted must have shape [B] = [2]; got [2, 1]"),
+        ]:
+            arguments = {**x, "state": state, **to(self.device, changed)}
+            self.assertIn(words, self.refusal(lambda: torch.ops.comba.delta_rule_decode_step(**arguments)))
+
+
+class OnCpu(Operators, OnADevice):
     device = "cpu"
 
     def test_shapes_on_a_gpu_need_no_gpu(self):
@@ -226,21 +190,9 @@ class OnCpu(Operators, unittest.TestCase):
         self.assertEqual((o.device.type, o.dtype, o.shape), ("cuda", torch.bfloat16, (2, 130, 4, 64)))
         self.assertEqual((final_state.device.type, final_state.shape), ("cuda", (2, 4, 64, 64)))
 
-    def test_gradients_through_a_compiled_graph(self):
-        def loss(inputs):
-            o, final_state = forward(inputs)
-            return o.square().sum() + final_state.sum()
-
-        leaves = [{n: t.clone().requires_grad_() for n, t in random_inputs(T=70).items()} for _ in range(2)]
-        loss(leaves[0]).backward()
-        torch.compile(loss, fullgraph=True, backend="aot_eager")(leaves[1]).backward()
-        for name in leaves[0]:
-            self.assertTrue(torch.equal(leaves[0][name].grad, leaves[1][name].grad), name)
-        torch.library.opcheck(torch.ops.comba.delta_rule.default, (), leaves[0])
-
 
 @unittest.skipUnless(torch.cuda.is_available(), "no GPU is visible")
-class OnGpu(Operators, unittest.TestCase):
+class OnGpu(Operators, OnADevice):
     device = "cuda"
 
     def test_compiled_by_inductor(self):
@@ -263,14 +215,34 @@ class OnGpu(Operators, unittest.TestCase):
         decode = torch.ops.comba.delta_rule_decode_step
         words = "state must be on cuda:0 as the first input is; got cpu"
         self.assertIn(words, self.refusal(lambda: decode(**x, state=inputs["initial_state"])))
+        rows = {"state": inputs["initial_state"].cuda(), "state_indices": torch.zeros(1, dtype=torch.int32)}
+        words = "state_indices must be on cuda:0 as the first input is; got cpu"
+        self.assertIn(words, self.refusal(lambda: decode(**x, **rows)))
 
-    def test_the_missing_backward_is_named_when_it_is_asked_for(self):
-        x = {name: tensor.requires_grad_() for name, tensor in to("cuda", random_inputs()).items()}
-        o, final_state = forward(x)
-        message = self.refusal((o.sum() + final_state.sum()).backward)
-        self.assertIn("[delta_rule_backward] no implementation supports this call on the GPU: ", message)
-        self.assertIn("cuda.generic has no backward yet", message)
-        self.assertNotIn("cpu", message)
+    def test_wrong_borders_make_every_result_nan(self):
+        for dtype in DTYPES:
+            x = to("cuda", random_inputs(dtype, B=1, N=3))
+            right, wrong = ([0, 10, 70, 130], [0, 10, 70, 120])
+            x["cu_seqlens"] = torch.tensor(right, device="cuda")
+            expected = forward(x)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                o, final_state = forward(x)
+            for borders in (wrong, right):
+                x["cu_seqlens"].copy_(torch.tensor(borders))
+                graph.replay()
+                if borders is wrong:
+                    self.assertTrue(o.isnan().all() and final_state.isnan().all(), f"{dtype}")
+                else:
+                    self.assertTrue(torch.equal(o, expected[0]) and torch.equal(final_state, expected[1]), f"{dtype}")
+
+    def test_borders_cannot_be_checked_during_a_capture(self):
+        x = to("cuda", random_inputs(B=1, N=1))
+        x["cu_seqlens"] = torch.tensor([0, 130], device="cuda")
+        forward(x)
+        with torch.cuda.graph(torch.cuda.CUDAGraph()):
+            message = self.refusal(lambda: forward(x, check_borders=True))
+        self.assertIn("nobody can wait for a stream that is being captured", message)
 
     def test_queued_on_the_current_stream_without_waiting(self):
         stream, done = torch.cuda.Stream(), torch.cuda.Event()
@@ -320,6 +292,25 @@ class OnGpu(Operators, unittest.TestCase):
                 advanced = inputs["initial_state"][:1].to("cuda")
                 self.assertTrue(torch.equal(decoded, torch.ops.comba.delta_rule_decode_step(**token, state=advanced)))
                 self.assertTrue(torch.equal(state, advanced), f"{dtype}")
+
+    def test_a_captured_decode_step_sees_other_rows(self):
+        inputs = random_inputs(torch.bfloat16, B=3, T=2)
+        states = random_inputs(B=4)["initial_state"].to("cuda", torch.bfloat16)
+        x = to("cuda", without(inputs, "initial_state"))
+        rows = {name: torch.zeros(3, dtype=torch.int32, device="cuda") for name in ("state_indices", "num_accepted")}
+        decode, state = torch.ops.comba.delta_rule_decode_step, states.clone()
+        decode(**x, **rows, state=state)  # loads the kernel; nothing is accepted, so no state is written twice
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            o = decode(**x, **rows, state=state)
+        for indices, accepted in (([0, 1, 2], [2, 2, 2]), ([3, -1, 0], [1, 2, 0]), ([9, 2, -7], [0, 1, 2])):
+            rows["state_indices"].copy_(torch.tensor(indices))
+            rows["num_accepted"].copy_(torch.tensor(accepted))
+            state.copy_(states)
+            graph.replay()
+            alone = states.clone()
+            self.assertTrue(torch.equal(o, decode(**x, **rows, state=alone)), f"{indices}")
+            self.assertTrue(torch.equal(state, alone), f"{indices}")
 
     def test_the_device_of_the_tensors_need_not_be_the_current_one(self):
         if torch.cuda.device_count() < 2:

@@ -25,6 +25,11 @@ static comba_view out(float* data, int64_t a, int64_t b, int64_t c, int64_t d) {
   return view;
 }
 
+static comba_const_view list(const int32_t* one) {
+  comba_const_view view = {one, COMBA_I32, 1, {1}, {1}};
+  return view;
+}
+
 /* One head, K = V = 1, two tokens, no norm, scale 1: see Reference.CombaCorrectsWithTheUndecayedState. */
 static const float q[2] = {1, 2}, k[2] = {1, 0.5f}, v[2] = {3, 5}, p[2] = {0.5f, 2}, beta[2] = {0.5f, 1};
 
@@ -42,7 +47,9 @@ static comba_delta_rule_inputs inputs(const float* g) {
 
 int main(void) {
   const float g[2] = {logf(0.5f), logf(0.25f)};
-  float initial_state = 4, state = 4, o[2] = {0, 0}, final_state = 0, d_o[2] = {1, 0}, dv[2] = {0, 0};
+  float initial_state = 4, state = 4, o[2] = {0, 0}, final_state = 0, d_o[2] = {1, 0}, dv[2] = {0, 0},
+        states[2] = {7, 4};
+  const int32_t none = 0, second = 1; /* as an index; as a number it accepts the first token */
   int64_t bytes = -1;
   void* workspace;
 
@@ -60,6 +67,7 @@ int main(void) {
   expect(comba_delta_rule_forward(&forward, workspace, bytes) == COMBA_OK, "forward");
   expect(fabsf(o[0] - 2.5f) < 1e-6f && fabsf(o[1] - 1.25f) < 1e-6f, "forward's outputs");
   expect(fabsf(final_state - 0.625f) < 1e-6f, "forward's final state");
+  expect(comba_delta_rule_forward_check_borders(&forward, workspace, bytes) == COMBA_OK, "no borders, none wrong");
   free(workspace);
 
   comba_delta_rule_decode_args decode;
@@ -74,6 +82,18 @@ int main(void) {
   expect(fabsf(state - 0.625f) < 1e-6f && fabsf(o[1] - 1.25f) < 1e-6f, "decode's state and output");
   free(workspace);
 
+  decode.state = out(states, 2, 1, 1, 1);
+  decode.state_indices = list(&second);
+  decode.num_accepted = list(&none);
+  expect(comba_delta_rule_decode_step(&decode, NULL, 0) == COMBA_OK, "a draft");
+  expect(states[0] == 7 && states[1] == 4 && fabsf(o[1] - 1.25f) < 1e-6f, "a draft leaves the states");
+  decode.num_accepted = list(&second);
+  expect(comba_delta_rule_decode_step(&decode, NULL, 0) == COMBA_OK, "one token stays");
+  expect(states[0] == 7 && fabsf(states[1] - 2.5f) < 1e-6f, "and the state of index 1 is the one after it");
+  decode.state_indices.dtype = COMBA_I64;
+  expect(comba_delta_rule_decode_step(&decode, NULL, 0) == COMBA_INVALID_ARGUMENT, "indices of 8 bytes are refused");
+  expect(strstr(comba_last_error(), "state_indices must be i32; got [1] i64") != NULL, "and named");
+
   comba_delta_rule_backward_args backward;
   memset(&backward, 0, sizeof backward);
   backward.options = forward.options;
@@ -84,8 +104,17 @@ int main(void) {
   workspace = aligned_alloc(64, (size_t)(bytes + 63) / 64 * 64);
   expect(comba_delta_rule_backward(&backward, workspace, bytes) == COMBA_OK, "backward");
   expect(fabsf(dv[0] - 0.5f) < 1e-6f && dv[1] == 0, "dv = beta k q of the first token alone");
+  expect(comba_delta_rule_backward_check_borders(&backward, workspace, bytes) == COMBA_OK, "no borders, none wrong");
   free(workspace);
 
+  forward.inputs.cu_seqlens = list(&second);
+  expect(comba_delta_rule_forward(&forward, NULL, 0) == COMBA_INVALID_ARGUMENT, "wrong borders are refused");
+  expect(strstr(comba_last_error(), "cu_seqlens must start at 0; got 1") != NULL, "and named");
+  memset(&forward.inputs.cu_seqlens, 0, sizeof forward.inputs.cu_seqlens);
+  forward.execution.device = (comba_device)7;
+  expect(comba_delta_rule_forward(&forward, NULL, 0) == COMBA_INVALID_ARGUMENT, "an unknown device is refused");
+  expect(strstr(comba_last_error(), "[comba_execution] device must be a comba_device; got 7") != NULL, "and named");
+  forward.execution.device = COMBA_CPU;
   forward.inputs.q.rank = 7;
   expect(comba_delta_rule_forward(&forward, NULL, 0) == COMBA_INVALID_ARGUMENT, "a rank of 7 is refused");
   expect(strstr(comba_last_error(), "rank must be in 0..4; got 7") != NULL, "and named");

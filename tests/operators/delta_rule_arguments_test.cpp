@@ -188,10 +188,10 @@ void expect_message(const std::function<void()>& call, const std::string& messag
 
 TEST(Arguments, CuSeqlens) {
   const std::vector<std::pair<std::vector<std::int64_t>, const char*>> broken = {
-      {{1, 8}, "must start at 0 and never decrease; got 1, 8 at sequence 0"},
-      {{0, 5, 3, 8}, "must start at 0 and never decrease; got 5, 3 at sequence 1"},
-      {{0, 7}, "must end at T = 8; got 7"},
-      {{0}, "must end at T = 8; got 0"},
+      {{1, 8}, "must start at 0; got 1"},
+      {{0, 5, 3, 8}, "must never decrease; got 5 at 1, 3 at 2"},
+      {{0, 7}, "must end at T = 8; got 7 at 1"},
+      {{0}, "must end at T = 8; got 0 at 0"},
   };
   for (const auto& [values, message] : broken) {
     Description x = small();

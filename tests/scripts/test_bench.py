@@ -35,8 +35,38 @@ def test_a_run_writes_rows_with_their_ceilings(comba_program, tmp_path):
     assert forward["name"] in bench.stdout
 
 
+def comba_bench(program, *words) -> subprocess.CompletedProcess:
+    return subprocess.run([program, "bench", "operator", *words], capture_output=True, text=True)
+
+
+def test_rows_of_a_gpu_have_the_names_that_peers_have(comba_program, monkeypatch):
+    monkeypatch.syspath_prepend(tree.ROOT / "benchmarks")
+    from gpu.cases import ROWS
+
+    listed = comba_bench(comba_program, "--device", "cuda", "--list").stdout.splitlines()
+    assert sorted(name for name in listed if not name.startswith("backward ")) == sorted(row.name for row in ROWS)
+    assert [name for name in listed if name.startswith("backward ")]
+
+
+def test_a_gpu_is_timed_or_told_to_be_missing(comba_program, tmp_path):
+    words = ["--device", "cuda", "--filter", "comba 1x2048|decode_step .*B32 T1 .*f32"]
+    bench = comba_bench(comba_program, *words, "--repetitions", "2", "--json", tmp_path / "rows.json")
+    if bench.returncode != 0:
+        assert bench.returncode == 1 and "--device cuda needs a" in bench.stderr and bench.stderr.count("\n") == 1
+        return
+    results = json.loads((tmp_path / "rows.json").read_text())
+    forward, *_, decode = results["rows"]
+    assert forward["bytes"] == 4 * 2 * 2048 * 16 * 128 and decode["bytes"] == 2 * 32 * 16 * 128 * 128 * 4
+    assert forward["flop"] == 163840 * 2048 * 16
+    assert forward["flop_per_second"] == pytest.approx(forward["flop"] / forward["us"] * 1e6)
+    assert 0 < forward["of_gemm"] < 1 and 0 < decode["of_copy_of_same_bytes"] < 1.2
+    assert results["cold_starts"][0]["first_seconds"] > results["cold_starts"][0]["second_seconds"]
+
+
 def test_wrong_usage_is_told_in_one_line(comba_program):
     for words, told in (
+        (["operator", "--device", "cuda", "--threads", "2"], "--threads is for --device cpu"),
+        (["operator", "--device", "cuda", "--filter", "nothing like this"], "matches no row"),
         (["operator", "--filter", "nothing like this"], "matches no row"),
         (["operator", "--filter", "("], "must be a regular expression"),
         (["operator", "--device", "toaster"], "toaster"),

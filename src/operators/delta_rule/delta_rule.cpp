@@ -2,7 +2,8 @@
 
 #include "base/environment.h"
 #include "base/message.h"
-#include "operators/delta_rule/implementation.h"
+#include "operators/delta_rule/cuda/borders.h"
+#include "operators/delta_rule/run.h"
 
 namespace comba {
 namespace delta_rule {
@@ -61,13 +62,38 @@ const Implementation& choose(const Problem& problem) {
                      on_gpu ? "GPU: " : "CPU: ", reasons.empty() ? "this build has none for GPUs" : reasons));
 }
 
-void check_workspace(const char* where, const Workspace& workspace, std::int64_t needed) {
+void check_workspace(const Problem& problem, const Workspace& workspace, std::int64_t needed) {
+  const char* where = name_of(problem.verb);
   require(workspace.bytes >= needed, ErrorCode::invalid_argument, "[", where, "] workspace must have ", needed,
           " bytes; got ", workspace.bytes);
   require(workspace.data || needed == 0, ErrorCode::invalid_argument, "[", where,
           "] workspace must be given; got a null pointer");
   require(reinterpret_cast<std::uintptr_t>(workspace.data) % 64 == 0, ErrorCode::invalid_argument, "[", where,
           "] workspace must be aligned to 64 bytes; got ", workspace.data);
+}
+
+template <class Args>
+std::int64_t workspace_of(const Args& args) {
+  const Problem problem = check(args);
+  return workspace_bytes(choose(problem), problem);
+}
+
+template <class Args>
+void call(const Args& args, Workspace workspace) {
+  const Problem problem = check(args);
+  const Implementation& implementation = choose(problem);
+  check_workspace(problem, workspace, workspace_bytes(implementation, problem));
+  run(implementation, problem, args, workspace);
+}
+
+template <class Args>
+void check_status(const Args& args, Workspace workspace) {
+  const Problem problem = check(args);
+  if (!leaves_status(problem)) return;
+  check_workspace(problem, workspace, cuda::kStatusBytes);
+  const BrokenBorder found = cuda::read_border_check(problem.execution, workspace.data);
+  require(found.rule == BorderRule::holds, ErrorCode::invalid_argument, "[", name_of(problem.verb), "] ",
+          describe(found, problem.T), "; its results are NaN");
 }
 
 }  // namespace
@@ -82,40 +108,15 @@ std::vector<DeltaRuleImplementation> delta_rule_implementations(const DeltaRuleF
   return list;
 }
 
-std::int64_t workspace_bytes(const DeltaRuleForward& args) {
-  const delta_rule::Problem problem = delta_rule::check(args);
-  return delta_rule::choose(problem).forward_workspace(problem);
-}
+std::int64_t workspace_bytes(const DeltaRuleForward& args) { return delta_rule::workspace_of(args); }
+std::int64_t workspace_bytes(const DeltaRuleBackward& args) { return delta_rule::workspace_of(args); }
+std::int64_t workspace_bytes(const DeltaRuleDecode& args) { return delta_rule::workspace_of(args); }
 
-std::int64_t workspace_bytes(const DeltaRuleBackward& args) {
-  const delta_rule::Problem problem = delta_rule::check(args);
-  return delta_rule::choose(problem).backward_workspace(problem);
-}
+void delta_rule_forward(const DeltaRuleForward& args, Workspace workspace) { delta_rule::call(args, workspace); }
+void delta_rule_backward(const DeltaRuleBackward& args, Workspace workspace) { delta_rule::call(args, workspace); }
+void delta_rule_decode_step(const DeltaRuleDecode& args, Workspace workspace) { delta_rule::call(args, workspace); }
 
-std::int64_t workspace_bytes(const DeltaRuleDecode& args) {
-  const delta_rule::Problem problem = delta_rule::check(args);
-  return delta_rule::choose(problem).decode_workspace(problem);
-}
-
-void delta_rule_forward(const DeltaRuleForward& args, Workspace workspace) {
-  const delta_rule::Problem problem = delta_rule::check(args);
-  const delta_rule::Implementation& implementation = delta_rule::choose(problem);
-  delta_rule::check_workspace("delta_rule_forward", workspace, implementation.forward_workspace(problem));
-  implementation.forward(problem, args, workspace);
-}
-
-void delta_rule_backward(const DeltaRuleBackward& args, Workspace workspace) {
-  const delta_rule::Problem problem = delta_rule::check(args);
-  const delta_rule::Implementation& implementation = delta_rule::choose(problem);
-  delta_rule::check_workspace("delta_rule_backward", workspace, implementation.backward_workspace(problem));
-  implementation.backward(problem, args, workspace);
-}
-
-void delta_rule_decode_step(const DeltaRuleDecode& args, Workspace workspace) {
-  const delta_rule::Problem problem = delta_rule::check(args);
-  const delta_rule::Implementation& implementation = delta_rule::choose(problem);
-  delta_rule::check_workspace("delta_rule_decode_step", workspace, implementation.decode_workspace(problem));
-  implementation.decode_step(problem, args, workspace);
-}
+void check_borders(const DeltaRuleForward& args, Workspace workspace) { delta_rule::check_status(args, workspace); }
+void check_borders(const DeltaRuleBackward& args, Workspace workspace) { delta_rule::check_status(args, workspace); }
 
 }  // namespace comba

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "base/message.h"
+#include "operators/delta_rule/borders.h"
 
 namespace comba::delta_rule {
 namespace {
@@ -143,14 +144,11 @@ void check_sequences(const Checker& check, Problem& x) {
     x.N = cu.sizes[0] - 1;
     check.shape("cu_seqlens", cu, {x.N + 1}, "[N + 1]");
     check.unit_stride("cu_seqlens", cu);
-    std::int64_t end = x.execution.device == DeviceType::cpu ? 0 : x.T;
-    for (std::int64_t n = 0; n < x.N && x.execution.device == DeviceType::cpu; ++n) {
-      const Problem::Sequence s = x.sequence(n);
-      check.rule(s.begin == end && s.end >= s.begin, "cu_seqlens must start at 0 and never decrease; got ", s.begin,
-                 ", ", s.end, " at sequence ", n);
-      end = s.end;
+    for (std::int64_t n = 0; n <= x.N && x.execution.device == DeviceType::cpu; ++n) {
+      const std::int64_t before = n > 0 ? x.border(n - 1) : 0, border = x.border(n);
+      const BrokenBorder broken = {broken_rule(n, before, border, x.N, x.T), n, before, border};
+      if (broken.rule != BorderRule::holds) check.rule(false, describe(broken, x.T));
     }
-    check.rule(end == x.T, "cu_seqlens must end at T = ", x.T, "; got ", end);
   }
   if (x.in.initial_state.given()) {
     check.shape("initial_state", x.in.initial_state, {x.N, x.HV, x.K, x.V}, "[N, HV, K, V]");
@@ -210,12 +208,12 @@ void check_decode_state(const Checker& check, const DeltaRuleDecode& args, Probl
 }  // namespace
 
 Problem::Sequence Problem::sequence(std::int64_t n) const {
-  if (!in.cu_seqlens.given()) return {n, 0, T};
-  const auto at = [&](std::int64_t i) -> std::int64_t {
-    if (in.cu_seqlens.dtype == DType::i32) return static_cast<const std::int32_t*>(in.cu_seqlens.data)[i];
-    return static_cast<const std::int64_t*>(in.cu_seqlens.data)[i];
-  };
-  return {0, at(n), at(n + 1)};
+  return in.cu_seqlens.given() ? Sequence{0, border(n), border(n + 1)} : Sequence{n, 0, T};
+}
+
+std::int64_t Problem::border(std::int64_t n) const {
+  if (in.cu_seqlens.dtype == DType::i32) return static_cast<const std::int32_t*>(in.cu_seqlens.data)[n];
+  return static_cast<const std::int64_t*>(in.cu_seqlens.data)[n];
 }
 
 Problem check(const std::string& where, const DeltaRuleOptions& options, const DeltaRuleInputs& in,

@@ -38,11 +38,13 @@ struct Problem {
     std::int64_t end;    ///< one past the last token
   };
 
-  Sequence sequence(std::int64_t n) const;  ///< for tensors in host memory
+  // For tensors in host memory.
+  Sequence sequence(std::int64_t n) const;
+  std::int64_t border(std::int64_t n) const;  ///< of packed sequences
 };
 
 /// Checks every rule of the arguments and resolves the dimensions. `where` opens the message of the Error it throws.
-/// On a GPU the borders in cu_seqlens are not looked at.
+/// On a GPU the borders in cu_seqlens are looked at when the call runs (cuda/borders.h).
 Problem check(const std::string& where, const DeltaRuleOptions& options, const DeltaRuleInputs& inputs,
               const Execution& execution = {});
 

@@ -1,6 +1,7 @@
 #include "operators/cuda/device_backward.h"
 
 #include "operators/cuda/device_forward.h"
+#include "operators/delta_rule/run.h"
 
 namespace comba::test {
 
@@ -13,11 +14,15 @@ DeviceBackward::DeviceBackward(const char* implementation, Case& c, CUstream_st*
   args_.execution = {DeviceType::cuda, stream};
   tensors_.move(args_);
   problem_ = delta_rule::check(args_);
-  workspace_bytes_ = implementation_.backward_workspace(problem_);
+  workspace_bytes_ = delta_rule::workspace_bytes(implementation_, problem_);
   workspace_.emplace(workspace_bytes_);
 }
 
-void DeviceBackward::run() { implementation_.backward(problem_, args_, {workspace_->data(), workspace_bytes_}); }
+void DeviceBackward::run() { delta_rule::run(implementation_, problem_, args_, workspace()); }
+
+void DeviceBackward::check_borders() { comba::check_borders(args_, workspace()); }
+
+Workspace DeviceBackward::workspace() const { return {workspace_->data(), workspace_bytes_}; }
 
 void DeviceBackward::poison() {
   workspace_->poison();

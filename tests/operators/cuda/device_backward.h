@@ -17,15 +17,21 @@ class DeviceBackward {
 
   /// Queues the call on the stream.
   void run();
+  /// Throws Error if the last run has found wrong borders.
+  void check_borders();
   /// Copies the case's tensors again.
   void send() { tensors_.send(); }
   /// Gradients and workspace full of NaN.
   void poison();
+  /// Gradients full of zeros.
+  void clear() { tensors_.clear_results(); }
   /// Waits for the GPU.
   const Gradients& fetch();
   bool inputs_intact() const { return tensors_.inputs_intact(); }
 
  private:
+  Workspace workspace() const;
+
   const delta_rule::Implementation implementation_;
   Gradients out_;
   DeviceTensors tensors_;

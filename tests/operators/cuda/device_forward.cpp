@@ -2,6 +2,8 @@
 
 #include <stdexcept>
 
+#include "operators/delta_rule/run.h"
+
 namespace comba::test {
 
 delta_rule::Implementation device_implementation(const std::string& name) {
@@ -25,11 +27,15 @@ DeviceForward::DeviceForward(const char* implementation, Case& c, CUstream_st* s
   tensors_.move(args_.o);
   tensors_.move(args_.final_state);
   problem_ = delta_rule::check(args_);
-  workspace_bytes_ = implementation_.forward_workspace(problem_);
+  workspace_bytes_ = delta_rule::workspace_bytes(implementation_, problem_);
   workspace_.emplace(workspace_bytes_);
 }
 
-void DeviceForward::run() { implementation_.forward(problem_, args_, {workspace_->data(), workspace_bytes_}); }
+void DeviceForward::run() { delta_rule::run(implementation_, problem_, args_, workspace()); }
+
+void DeviceForward::check_borders() { comba::check_borders(args_, workspace()); }
+
+Workspace DeviceForward::workspace() const { return {workspace_->data(), workspace_bytes_}; }
 
 void DeviceForward::poison() {
   workspace_->poison();

@@ -49,6 +49,8 @@ void DeviceMemory::poison() {
   if (poisons()) check_cuda(cudaMemset(data(), kNan, bytes_), "cudaMemset");
 }
 
+void DeviceMemory::clear() { check_cuda(cudaMemset(data(), 0, bytes_), "cudaMemset"); }
+
 void DeviceTensors::move(DeltaRuleInputs& in) {
   for (ConstView* view : {&in.q, &in.k, &in.v, &in.p, &in.b, &in.d, &in.beta, &in.beta_logit, &in.g, &in.a, &in.A_log,
                           &in.dt_bias, &in.initial_state, &in.cu_seqlens}) {
@@ -83,6 +85,13 @@ void DeviceTensors::send() {
 void DeviceTensors::poison_results() {
   for (Copy& copy : copies_) {
     if (copy.result) copy.device.poison();
+  }
+  check_cuda(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
+}
+
+void DeviceTensors::clear_results() {
+  for (Copy& copy : copies_) {
+    if (copy.result) copy.device.clear();
   }
   check_cuda(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
 }

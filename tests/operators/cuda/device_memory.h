@@ -19,6 +19,7 @@ class DeviceMemory {
   void* data() const;
   /// NaN again, in every floating dtype.
   void poison();
+  void clear();
 
  private:
   void* memory_ = nullptr;
@@ -40,6 +41,7 @@ class DeviceTensors {
   /// Copies the inputs from host memory again.
   void send();
   void poison_results();
+  void clear_results();
   /// Waits for the GPU, then copies the results into host memory.
   void fetch();
   /// Whether the inputs on the GPU are still those in host memory.

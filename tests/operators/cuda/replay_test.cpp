@@ -1,8 +1,11 @@
 // Calls in CUDA graphs: replayed on other values, and on other borders of the packed sequences.
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <cstring>
+#include <thread>
 
+#include "comba/error.h"
 #include "operators/cuda/device_forward.h"
 #include "operators/cuda/graph.h"
 
@@ -76,6 +79,36 @@ TEST(CudaReplay, GraphsSeeOtherBorders) {
   }
 }
 
+/// Each replay looks at the borders it finds.
+TEST(CudaReplay, GraphsTellWrongBorders) {
+  const Description x = call(DType::bf16, 1, {0, 100, 200, 300});
+  Case held(x);
+  for (const delta_rule::Implementation& implementation : implementations_for(held)) {
+    SCOPED_TRACE(implementation.name);
+    held = Case(x);
+    const Outputs expected = forward(implementation, held);
+    const Stream stream;
+    DeviceForward call(implementation.name, held, stream);
+    const Graph graph(stream, [&] {
+      call.run();
+      EXPECT_THROW(call.check_borders(), Error) << "while the stream is being captured";
+    });
+    for (const double end : {300, 299, 300}) {
+      held.cu_seqlens.set(3, end);
+      call.send();
+      call.poison();
+      graph.launch(stream);
+      if (end == 300) {
+        EXPECT_NO_THROW(call.check_borders());
+        EXPECT_TRUE(call.fetch().o.same_bits(expected.o));
+      } else {
+        EXPECT_THROW(call.check_borders(), Error);
+        EXPECT_TRUE(std::isnan(call.fetch().o.at(0)));
+      }
+    }
+  }
+}
+
 /// Calls that share nothing run beside each other.
 TEST(CudaReplay, CallsOnTwoStreamsKeepTheirBits) {
   Case one(call(DType::bf16, 1, {})), other(call(DType::bf16, 2, {0, 15, 150, 300}));
@@ -94,6 +127,17 @@ TEST(CudaReplay, CallsOnTwoStreamsKeepTheirBits) {
       ASSERT_TRUE(x.fetch().o.same_bits(expected_one.o)) << run;
       ASSERT_TRUE(y.fetch().o.same_bits(expected_other.o)) << run;
     }
+  }
+}
+
+/// A thread of autograd has asked CUDA for nothing before the operator does.
+TEST(CudaReplay, AThreadMayBeginWithTheCall) {
+  Case c(call(DType::bf16, 1, {}));
+  for (const delta_rule::Implementation& implementation : implementations_for(c)) {
+    SCOPED_TRACE(implementation.name);
+    DeviceForward call(implementation.name, c);
+    std::thread([&] { EXPECT_NO_THROW(call.run()); }).join();
+    EXPECT_TRUE(call.fetch().o.same_bits(forward(implementation, c).o));
   }
 }
 

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "operators/cuda/device_memory.h"
+#include "operators/delta_rule/run.h"
 #include "runtime/cuda_check.h"
 
 namespace comba::test {
@@ -32,12 +33,11 @@ struct ThroughDevice {
 
   /// A verb, on tensors of the device.
   template <class Args>
-  static void call(const Args& args, std::int64_t (*workspace_bytes)(const Problem&),
-                   void (*verb)(const Problem&, const Args&, Workspace)) {
+  static void call(const Args& args) {
     const Problem x = delta_rule::check(args);
-    const std::int64_t bytes = workspace_bytes(x);
+    const std::int64_t bytes = delta_rule::workspace_bytes(implementation(), x);
     const DeviceMemory workspace(bytes);
-    verb(x, args, {workspace.data(), bytes});
+    delta_rule::run(implementation(), x, args, {workspace.data(), bytes});
   }
 
   static void forward(const Problem&, const DeltaRuleForward& host, Workspace) {
@@ -47,7 +47,7 @@ struct ThroughDevice {
     tensors.move(args.inputs);
     tensors.move(args.o);
     tensors.move(args.final_state);
-    call(args, implementation().forward_workspace, implementation().forward);
+    call(args);
     tensors.fetch();
   }
 
@@ -56,7 +56,7 @@ struct ThroughDevice {
     args.execution = kOnDevice;
     DeviceTensors tensors;
     tensors.move(args);
-    call(args, implementation().backward_workspace, implementation().backward);
+    call(args);
     tensors.fetch();
   }
 
@@ -69,7 +69,7 @@ struct ThroughDevice {
     tensors.move(args.o);
     tensors.move(args.state_indices);
     tensors.move(args.num_accepted);
-    call(args, implementation().decode_workspace, implementation().decode_step);
+    call(args);
     tensors.fetch();
   }
 

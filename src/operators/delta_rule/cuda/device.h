@@ -18,10 +18,12 @@ inline int compute_capability_major() {
   return attribute_of(device, cudaDevAttrComputeCapabilityMajor);
 }
 
-inline int num_multiprocessors() {
+inline int current_device() {
   int device = 0;
   check_cuda(cudaGetDevice(&device), "cudaGetDevice");
-  return attribute_of(device, cudaDevAttrMultiProcessorCount);
+  return device;
 }
+
+inline int num_multiprocessors() { return attribute_of(current_device(), cudaDevAttrMultiProcessorCount); }
 
 }  // namespace comba::delta_rule::cuda

@@ -1,6 +1,8 @@
 #include "operators/delta_rule/cuda/generic/generic.h"
 
 #include <algorithm>
+#include <array>
+#include <atomic>
 
 #include "operators/delta_rule/cuda/device.h"
 #include "operators/delta_rule/cuda/generic/chunk_launch.h"
@@ -107,19 +109,37 @@ void run(const Problem& x, const ConstView& initial_state, const View& final_sta
   }
 }
 
+/// Blocks of decode for `tokens` tokens at a time that run at once on the current device, whose limit of shared memory
+/// this sets. Asked once: the answers take longer than the launch.
+template <class T, class StateElement, int kKeys>
+unsigned fitting_blocks(int tokens) {
+  constexpr int kDevices = 64;
+  static std::array<std::atomic<unsigned>, kDevices * kTile> known{};
+  using Shared = DecodeShared<StateElement, kKeys>;
+  const auto kernel = decode<T, StateElement, kKeys>;
+  const int device = current_device();
+  std::atomic<unsigned>* const kept = device < kDevices ? &known[device * kTile + tokens - 1] : nullptr;
+  if (const unsigned fitting = kept ? kept->load() : 0; fitting > 0) return fitting;
+  check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Shared::bytes(kTile)),
+             "cudaFuncSetAttribute");
+  int blocks = 0;
+  check_cuda(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, kDecodeThreads<StateElement, kKeys>,
+                                                           Shared::bytes(tokens)),
+             "cudaOccupancyMaxActiveBlocksPerMultiprocessor");
+  const auto fitting = static_cast<unsigned>(num_multiprocessors() * blocks);
+  if (kept) *kept = fitting;
+  return fitting;
+}
+
 template <class T, class StateElement, int kKeys>
 void launch_decode(const Problem& x, DecodeArguments a) {
   constexpr int kColumns = LaneState<StateElement, kKeys>::kColumns, kThreads = kDecodeThreads<StateElement, kKeys>;
   const auto kernel = decode<T, StateElement, kKeys>;
-  const int bytes = DecodeShared<StateElement, kKeys>::bytes(static_cast<int>(std::min<std::int64_t>(x.T, kTile)));
+  const int tokens = static_cast<int>(std::min<std::int64_t>(x.T, kTile));
   a.num_slices = static_cast<int>((x.V + kColumns - 1) / kColumns);
-  check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), "cudaFuncSetAttribute");
-  int blocks = 0;
-  check_cuda(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, kThreads, bytes),
-             "cudaOccupancyMaxActiveBlocksPerMultiprocessor");
   a.num_pieces = static_cast<unsigned>(x.B * x.HV * a.num_slices);
-  const unsigned fitting = static_cast<unsigned>(num_multiprocessors() * blocks);
-  kernel<<<std::min(a.num_pieces, fitting), kThreads, bytes, x.execution.stream>>>(a);
+  const unsigned blocks = std::min(a.num_pieces, fitting_blocks<T, StateElement, kKeys>(tokens));
+  kernel<<<blocks, kThreads, DecodeShared<StateElement, kKeys>::bytes(tokens), x.execution.stream>>>(a);
   check_cuda(cudaGetLastError(), "the launch of cuda.generic");
 }
 

@@ -3,6 +3,7 @@
 #include <cudaTypedefs.h>
 #include <cuda_runtime_api.h>
 
+#include "operators/delta_rule/cuda/device.h"
 #include "operators/delta_rule/cuda/sm90/arguments.h"
 #include "runtime/cuda_check.h"
 
@@ -20,6 +21,13 @@ PFN_cuTensorMapEncodeTiled_v12000 encoder() {
             "[cuda] the driver has no cuTensorMapEncodeTiled: update it");
     return reinterpret_cast<PFN_cuTensorMapEncodeTiled_v12000>(function);
   }();
+  // It wants a current context, which a thread has only once CUDA's runtime was asked for something that needs one: a
+  // thread of autograd was not.
+  thread_local const bool bound = [] {
+    check_cuda(cudaSetDevice(current_device()), "cudaSetDevice");
+    return true;
+  }();
+  static_cast<void>(bound);
   return encode;
 }
 
