@@ -38,8 +38,8 @@ struct KeyHeadPart {
 /// One call of the backward pass (README.md section 9). Between its kernels pass, of every chunk of every value head,
 /// in 16 bits:
 struct BackwardArguments {
-  Arguments forward;            ///< inputs, and where prepare leaves its matrices; neither o nor final_state
-  CUtensorMap d_o_slice, d_o;   ///< boxes of 64 tokens and a slice's columns; of 64 columns
+  Arguments forward;                   ///< inputs, and where prepare leaves its matrices; neither o nor final_state
+  CUtensorMap d_o_slice, d_o;          ///< boxes of 64 tokens and a slice's columns; of 64 columns
   CUtensorMap d_error_slice, d_error;  ///< of dE [slots * HV, 64, V_rows], the same boxes
   std::uint16_t* states = nullptr;     ///< S^T [slots, HV], a tile of V_rows x K: blocks of 64 columns, as wgmma reads
   std::uint16_t* d_states = nullptr;   ///< dS+^T, likewise

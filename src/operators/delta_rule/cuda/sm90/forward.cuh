@@ -10,8 +10,7 @@ namespace comba::delta_rule::cuda::sm90 {
 
 /// Queues a kernel; if `early`, it may start before the kernel before it, which must be our own, has ended.
 template <class Kernel, class Args>
-void launch(Kernel kernel, dim3 grid, int threads, int shared_bytes, bool early, cudaStream_t stream,
-            const Args& x) {
+void launch(Kernel kernel, dim3 grid, int threads, int shared_bytes, bool early, cudaStream_t stream, const Args& x) {
   check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes),
              "cudaFuncSetAttribute");
   cudaLaunchAttribute attribute;

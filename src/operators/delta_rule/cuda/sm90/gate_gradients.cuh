@@ -6,10 +6,12 @@
 #include "operators/delta_rule/cuda/sm90/gates.cuh"
 #include "operators/delta_rule/cuda/sm90/tiles.cuh"
 
-/// Of the backward pass: the gradients of a chunk's step sizes and decays, from sums over rows and over pairs of tokens.
+/// Of the backward pass: the gradients of a chunk's step sizes and decays, from sums over rows and over pairs of
+/// tokens.
 ///
 ///     dg_t = e^{G_C} <dS+, S> + sum_{i<t} s_i
-///          + sum_{i>=t} (sum_{j<i} X_ij R_ij - sum_{m>i} (X_mi R_mi + beta_m Y_mi A_mi) + <q^_i, scale e^{G_i} (dO S^T)_i>)
+///          + sum_{i>=t} (sum_{j<i} X_ij R_ij - sum_{m>i} (X_mi R_mi + beta_m Y_mi A_mi) + <q^_i, scale e^{G_i} (dO
+///          S^T)_i>)
 ///          + sum_{i>t}  (sum_{j<i} beta_i Y_ij A_ij - <p_i, beta_i e^{G0_i} (dE S^T)_i>)         (gated_delta: i >= t)
 ///
 /// with s_i = <k^_i, e^{G_C - G_i} (Vn dS+^T)_i>. Terms that are added at one token and taken back at another are left
@@ -84,8 +86,8 @@ __device__ float gate_gradients(const BackwardArguments& y, const Chunk& chunk, 
   float state = 0;
 #pragma unroll
   for (int part = 0; part < 4 * kGroups; ++part) state += sums.state[part];
-  const double dg = decay_from_start(gates.end) * state + (prefix - write) + suffix +
-                    (x.gated_delta ? suffix0 : suffix0 - of_G0);
+  const double dg =
+      decay_from_start(gates.end) * state + (prefix - write) + suffix + (x.gated_delta ? suffix0 : suffix0 - of_G0);
 
   const std::int64_t token = chunk.begin + i;
   float d_A_log = 0, d_bias = 0;
@@ -94,7 +96,8 @@ __device__ float gate_gradients(const BackwardArguments& y, const Chunk& chunk, 
     if (y.d_step.data) {
       float d = own * (1 - beta / x.beta_scale);
       if (x.beta_given) d = beta != 0 ? own / beta : error(i) + head.b * (later_feedback - feedback);
-      store_gate(y.d_step, chunk.batch * y.d_step.stride[0] + token * y.d_step.stride[1] + value * y.d_step.stride[2], d);
+      store_gate(y.d_step, chunk.batch * y.d_step.stride[0] + token * y.d_step.stride[1] + value * y.d_step.stride[2],
+                 d);
     }
     const float a = RawGates::value(raw.decay, x.decay.dtype) + raw.bias;
     float d = static_cast<float>(dg);
@@ -108,7 +111,8 @@ __device__ float gate_gradients(const BackwardArguments& y, const Chunk& chunk, 
       d = 0;
     }
     if (y.d_decay.data) {
-      store_gate(y.d_decay, chunk.batch * y.d_decay.stride[0] + token * y.d_decay.stride[1] + value * y.d_decay.stride[2], d);
+      store_gate(y.d_decay,
+                 chunk.batch * y.d_decay.stride[0] + token * y.d_decay.stride[1] + value * y.d_decay.stride[2], d);
     }
   }
 #pragma unroll

@@ -32,8 +32,8 @@ struct ReverseShape {
 
   struct Stage {
     Element k[kChunk * kK];
-    Element d_o[kGroups][kChunk * kSlice];    ///< later what is multiplied by K^T
-    Element scaled[kGroups][kChunk * kSlice]; ///< diag(query) dO, transposed
+    Element d_o[kGroups][kChunk * kSlice];     ///< later what is multiplied by K^T
+    Element scaled[kGroups][kChunk * kSlice];  ///< diag(query) dO, transposed
     Element inverse[kChunk * kChunk], read[kChunk * kChunk];
   };
   struct Queries {
@@ -269,8 +269,9 @@ struct Reverse {
       warpgroup_fence_operand(rows);
 
       if (!first) barrier_wait(barrier.write_read(), 2 * kWarpGroup);
-      store<Element, kSlice>(slice.d_error,
-                             [&](int c, int half) { return make_float2(at(rows, 0, c, half, 0), at(rows, 0, c, half, 1)); });
+      store<Element, kSlice>(slice.d_error, [&](int c, int half) {
+        return make_float2(at(rows, 0, c, half, 0), at(rows, 0, c, half, 1));
+      });
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         const bool absent = first_row() + 8 * half >= inputs.present;
@@ -304,7 +305,8 @@ struct Reverse {
 
   /// A slice of d_o as the matrix of kSlice rows that its columns are.
   static __device__ auto narrow_transposed(Element* tile) {
-    using Atom = std::conditional_t<kSlice == 64, GMMA::Layout_MN_SW128_Atom<Element>, GMMA::Layout_MN_SW64_Atom<Element>>;
+    using Atom =
+        std::conditional_t<kSlice == 64, GMMA::Layout_MN_SW128_Atom<Element>, GMMA::Layout_MN_SW64_Atom<Element>>;
     return make_tensor(make_smem_ptr(tile), tile_to_shape(Atom{}, cute::Shape<Int<kSlice>, Int<kChunk>>{}));
   }
 
@@ -345,7 +347,8 @@ struct Reverse {
       next.template advance<Shape::kStages>();
       if (chunk > 0) scale(chunk - 1, next.stage, next.phase, group);
       barrier_wait(barrier.state_written(), 2 * kWarpGroup);
-      if (stores) store_tile_rows<kK, kSlice>(slice.state, y.d_states + index * y.V_rows * kK, y.V_rows, first_v(group));
+      if (stores)
+        store_tile_rows<kK, kSlice>(slice.state, y.d_states + index * y.V_rows * kK, y.V_rows, first_v(group));
       __syncwarp();
       if (chunk > 0) barrier_arrive(barrier.state_read(), 2 * kWarpGroup);
       barrier_wait(barrier.write_written(), 2 * kWarpGroup);

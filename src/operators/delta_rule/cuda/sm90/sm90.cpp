@@ -171,9 +171,7 @@ BackwardSlices choose_backward_slices(const Problem& x) {
   return blocks * 10 >= num_multiprocessors() * 9 ? BackwardSlices::wide : BackwardSlices::narrow;
 }
 
-RowGradient row_gradient(const View& view) {
-  return {view.data, {view.strides[0], view.strides[1], view.strides[2]}};
-}
+RowGradient row_gradient(const View& view) { return {view.data, {view.strides[0], view.strides[1], view.strides[2]}}; }
 
 GateGradient gate_gradient(const View& view) {
   return {view.data, view.dtype, {view.strides[0], view.strides[1], view.strides[2]}};
