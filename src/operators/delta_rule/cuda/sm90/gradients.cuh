@@ -6,15 +6,16 @@
 ///
 ///     X = tril(dO Vn^T)       Y = -strict_tril(dE Vn^T)       D_ij = scale e^{G_i - G_j}       E_ij = e^{G0_i - G_j}
 ///     dq^ = scale diag(e^G) dO S^T + (X . D) K^
-///     dk^ = diag(e^{G_C - G}) Vn dS+^T - b diag(beta e^{G0}) dE S^T + (X . D)^T Q^ + b (Z + Z^T) K^,   Z = diag(beta)
-///     Y . E
+///     dk^ = diag(e^{G_C - G}) Vn dS+^T - b diag(beta e^{G0}) dE S^T + (X . D)^T Q^ + b (Z + Z^T) K^
 ///
-/// with q^ and k^ normalised; then through the L2 norm and the correction of the query (README.md section 9).
+/// with Z = diag(beta) Y . E, q^ and k^ normalised; then through the L2 norm and the correction of the query (README.md section 9).
 ///
 /// Grid: (slot, key head). Block: a warpgroup for each 64 columns of K, which holds its columns of dq^ and dk^ while
 /// the block goes through the value heads that share the key head. The products over K and V of pairs of tokens are
-/// made transposed, rows j and columns i; a warpgroup has a part of the columns. Shared memory: q, k; dO, dE, Vn of a
-/// value head; a ring for slabs of S and dS+; later, in their places, the matrices of pairs of tokens.
+/// made transposed, rows j and columns i; a warpgroup has a part of the columns.
+///
+/// Shared memory: q, k; dO, dE, Vn of a value head; a ring for slabs of S and dS+; later, in their places, the matrices
+/// of pairs of tokens.
 namespace comba::delta_rule::cuda::sm90 {
 
 template <class Shape>
