@@ -54,6 +54,24 @@ TEST(CudaEveryKernel, PackedSequences) {
   }
 }
 
+TEST(CudaEveryKernel, FullFeedback) {
+  for (const DType dtype : {DType::bf16, DType::f16}) {
+    for (const std::int64_t K : {64, 128, 256}) {
+      for (const Feedback feedback : {Feedback::per_key_head, Feedback::per_value_head}) {
+        for (const Convention convention : {Convention::paper, Convention::fla}) {
+          Description x = small(dtype, K, K == 128 ? 128 : 136);
+          x.feedback = feedback;
+          x.convention = convention;
+          x.correction = convention == Convention::paper || feedback == Feedback::per_key_head;
+          check_forward(x);
+          x.cu_seqlens = {0, 15, 15, 100, 350};
+          check_forward(x);
+        }
+      }
+    }
+  }
+}
+
 TEST(CudaEveryKernel, Decode) {
   for (const DType dtype : {DType::bf16, DType::f16, DType::f32}) {
     for (const std::int64_t K : kKeyDims) {

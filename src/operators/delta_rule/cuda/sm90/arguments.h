@@ -39,28 +39,27 @@ struct Sequences {
   int slots = 0;  ///< of all sequences together
 };
 
-/// Factors of the rows of a chunk.
-struct ChunkFactors {
-  float feedback[kChunk];  ///< of k_i in the error: b e^{G0_i} / |k_i|
+/// Factors of the rows of a chunk. Bulk copies want 16 bytes of alignment, here and in shared memory.
+struct alignas(16) ChunkFactors {
+  float feedback[kChunk];  ///< of p_i or k_i in the error: e^{G0_i} / |p_i| or b e^{G0_i} / |k_i|
   float beta[kChunk];
   float write[kChunk];  ///< of k_i in the state: e^{G_C - G_i} / |k_i|
   float query[kChunk];  ///< of q_i: scale e^{G_i} / |q_i|
   float decay;          ///< e^{G_C}
-  float unused[3];      ///< bulk copies move multiples of 16 bytes
 };
 
 /// What a chunk of one value head is once its state is left out (README.md section 8), as it lies in the workspace.
 /// Tiles are K-major and swizzled by 128 bytes, as wgmma reads them.
 struct alignas(64) ChunkMatrices {
   std::uint16_t inverse[kChunk * kChunk];  ///< M - I, with M = (I + diag(beta) A)^-1
-  std::uint16_t read[kChunk * kChunk];     ///< R, with the normalisation of q and k
+  std::uint16_t read[kChunk * kChunk];     ///< R M, with the normalisation of q and k
   ChunkFactors factors;
 };
 
 /// One call. Tensor maps have the dims (K or V, heads, T, B).
 struct Arguments {
-  CUtensorMap q, k;  ///< boxes of 64 columns and 64 tokens
-  CUtensorMap v;     ///< boxes of a slice's columns and 64 tokens
+  CUtensorMap q, k, p;  ///< boxes of 64 columns and 64 tokens; p may be absent
+  CUtensorMap v;        ///< boxes of a slice's columns and 64 tokens
   Gate step, decay;  ///< beta or beta_logit, g or a
   PerHead b, d, A_log, dt_bias;
   States initial_state, final_state;
@@ -68,8 +67,9 @@ struct Arguments {
   std::int64_t o_stride[3] = {};
   ChunkMatrices* chunks = nullptr;  ///< [slots, HV]
   Sequences sequences;
+  bool full_feedback = false, p_of_value_heads = false;
   bool beta_given = false, gated_delta = false, fla = false, l2norm = false;
-  int K = 0, V = 0, HV = 0, group = 1;
+  int K = 0, V = 0, H = 0, HV = 0, group = 1;
   float l2norm_eps = 0, scale = 1, beta_scale = 1;
 };
 

@@ -22,7 +22,7 @@ void launch_along_sequences(const BackwardArguments& y, cudaStream_t stream) {
 
 template <class Element, int kK>
 void launch_backward(const BackwardArguments& y, BackwardSlices slices, cudaStream_t stream) {
-  launch_prepare<Element, kK>(y.forward, stream);
+  launch_prepare<PrepareShape<Element, kK, false>>(y.forward, stream);
   constexpr int kWide = kK <= 128 ? 2 : 1;  // slices of a block
   if (slices == BackwardSlices::narrow) {
     launch_along_sequences<StatesShape<Element, kK, 32, 1>, ReverseShape<Element, kK, 32, 1>>(y, stream);

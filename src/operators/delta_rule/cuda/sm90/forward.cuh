@@ -1,5 +1,8 @@
 #pragma once
 
+#include <algorithm>
+
+#include "operators/delta_rule/cuda/device.h"
 #include "operators/delta_rule/cuda/sm90/forward.h"
 #include "operators/delta_rule/cuda/sm90/prepare.cuh"
 #include "operators/delta_rule/cuda/sm90/scan.cuh"
@@ -21,11 +24,12 @@ void launch(Kernel kernel, dim3 grid, int threads, int shared_bytes, bool early,
   check_cuda(cudaLaunchKernelEx(&config, kernel, x), "the launch of cuda.sm90");
 }
 
-template <class Element, int kK>
+template <class Shape>
 void launch_prepare(const Arguments& x, cudaStream_t stream) {
   if (x.sequences.slots == 0) return;
-  const dim3 grid(x.sequences.slots, x.HV / x.group);
-  launch(prepare<Element, kK>, grid, kWarpGroup, sizeof(PrepareShared<Element, kK>), false, stream, x);
+  const int blocks = std::max(1, num_multiprocessors() * Shape::kBlocks / x.H);
+  const dim3 grid(std::min(x.sequences.slots, blocks), x.H);
+  launch(prepare<Shape>, grid, Shape::kThreads, sizeof(typename Shape::Shared), false, stream, x);
 }
 
 template <class Shape>
@@ -35,19 +39,34 @@ void launch_scan(const Arguments& x, cudaStream_t stream) {
   launch(scan<Shape>, grid, Shape::kThreads, sizeof(typename Shape::Shared), x.sequences.slots > 0, stream, x);
 }
 
+/// Without a full p.
 template <class Element, int kK>
 void launch_both(const Arguments& x, SliceChoice slices, cudaStream_t stream) {
-  launch_prepare<Element, kK>(x, stream);
-  if (slices.columns == 16) return launch_scan<ScanShape<Element, kK, 16, 1>>(x, stream);
-  if (slices.columns == 32) return launch_scan<ScanShape<Element, kK, 32, 1>>(x, stream);
+  launch_prepare<PrepareShape<Element, kK, false>>(x, stream);
+  if (slices.columns == 16) return launch_scan<ScanShape<Element, kK, 16, 1, false>>(x, stream);
+  if (slices.columns == 32) return launch_scan<ScanShape<Element, kK, 32, 1, false>>(x, stream);
   if constexpr (kK <= 128) {
-    if (slices.groups == 2) return launch_scan<ScanShape<Element, kK, 64, 2>>(x, stream);
+    if (slices.groups == 2) return launch_scan<ScanShape<Element, kK, 64, 2, false>>(x, stream);
   }
-  launch_scan<ScanShape<Element, kK, 64, 1>>(x, stream);
+  launch_scan<ScanShape<Element, kK, 64, 1, false>>(x, stream);
+}
+
+/// With a full p: fewer shapes, since each takes long to compile.
+template <class Element>
+void launch_with_feedback(const Arguments& x, int padded_K, SliceChoice slices, cudaStream_t stream) {
+  if (padded_K == 256) {
+    launch_prepare<PrepareShape<Element, 256, true>>(x, stream);
+    return launch_scan<ScanShape<Element, 256, 32, 1, true>>(x, stream);
+  }
+  launch_prepare<PrepareShape<Element, 128, true>>(x, stream);
+  if (slices.columns == 16) return launch_scan<ScanShape<Element, 128, 16, 1, true>>(x, stream);
+  if (slices.columns == 32) return launch_scan<ScanShape<Element, 128, 32, 1, true>>(x, stream);
+  launch_scan<ScanShape<Element, 128, 64, 2, true>>(x, stream);
 }
 
 template <class Element>
 void launch_forward(const Arguments& x, int padded_K, SliceChoice slices, cudaStream_t stream) {
+  if (x.full_feedback) return launch_with_feedback<Element>(x, padded_K, slices, stream);
   if (padded_K == 64) return launch_both<Element, 64>(x, slices, stream);
   if (padded_K == 128) return launch_both<Element, 128>(x, slices, stream);
   launch_both<Element, 256>(x, slices, stream);

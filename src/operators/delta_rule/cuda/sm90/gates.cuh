@@ -32,7 +32,7 @@ __device__ inline float decay_from_start(LogDecay to) { return exp2_fast(to.high
 
 /// What is the same for all tokens of a key head.
 struct KeyHead {
-  float b;         ///< p = b k^
+  float b;         ///< p = b k^, or 1 with a full p
   float strength;  ///< of the correction q - strength k
 
   __device__ KeyHead(const Arguments& x, int key) {
@@ -104,14 +104,14 @@ struct RawGates {
   }
 };
 
-/// Factors of the rows for scan; those of absent tokens are zero, or finite where a zero row makes up for it.
+/// Factors of row i for scan, if there is one; those of absent tokens are zero, or finite where a zero row makes up for
+/// it. The norms are reciprocals; p_norm is k_norm where p = b k.
 __device__ inline void write_factors(const Arguments& x, const Chunk& chunk, const KeyHead& head,
                                      const ChunkGates& gates, const float* q_norm, const float* k_norm,
-                                     ChunkFactors& to) {
-  const int i = static_cast<int>(threadIdx.x);
+                                     const float* p_norm, int i, ChunkFactors& to) {
   if (i >= kChunk) return;
   const bool present = i < chunk.count;
-  to.feedback[i] = present ? head.b * k_norm[i] * decay_from_start(gates.G0[i]) : 0;
+  to.feedback[i] = present ? head.b * p_norm[i] * decay_from_start(gates.G0[i]) : 0;
   to.beta[i] = gates.beta[i];
   to.write[i] = present ? k_norm[i] * decay_between(gates.end, gates.G[i]) : 0;
   to.query[i] = present ? x.scale * q_norm[i] * decay_from_start(gates.G[i]) : 0;

@@ -7,59 +7,70 @@
 
 /// First kernel of the forward pass: all of a chunk that does not need the state (README.md section 8).
 ///
-///     A_ij = b / (|k_i| |k_j|) e^{G0_i - G_j} <k_i, k_j>   (i > j)       M = (I + diag(beta) A)^-1
-///     R_ij = scale / (|q~_i| |k_j|) e^{G_i - G_j} <q_i - s k_i, k_j>   (i >= j)
+///     A_ij = |p_i|^-1 |k_j|^-1 e^{G0_i - G_j} <p_i, k_j>             (i > j)       M = (I + diag(beta) A)^-1
+///     R_ij = scale |q~_i|^-1 |k_j|^-1 e^{G_i - G_j} <q~_i, k_j>      (i >= j)      R M
 ///
-/// q and k are multiplied as they lie in memory; normalisation and correction act on the products, in fp32.
+/// with q~ = q - s k or q - s p. q, k and p are multiplied as they lie in memory; normalisation and correction act on
+/// the products, in fp32. Without a full p it is b k, and the tile of k serves for both.
 ///
-/// Grid: (slot, key head). Block: one warpgroup; it loops over the value heads that share the key head, whose K K^T and
-/// Q K^T stay in registers.
-/// Shared memory: the tiles of q and k; later, in their place, A and the two results.
+/// Grid: (blocks that share the slots, key head). A block takes slot after slot, and the value heads of each. Its two
+/// warpgroups:
+///
+///     P K^T | A | M | write M - I
+///     (Q - s K) K^T | R | ...  | R M | write R M
+///
+/// The next tiles are on their way as soon as the products have read these.
 namespace comba::delta_rule::cuda::sm90 {
 
-template <class Element, int kK>
-struct PrepareShared {
-  union {
-    struct {
-      Element q[kChunk * kK], k[kChunk * kK];
-    } tiles;
-    struct {
-      float a[kChunk][kInverseStride];
-      Element read[kChunk * kChunk];
-    } work;
+template <class Element_, int kK_, bool kFullFeedback_>
+struct PrepareShape {
+  using Element = Element_;
+  static constexpr int kK = kK_;
+  static constexpr bool kFullFeedback = kFullFeedback_;
+  static constexpr int kThreads = 2 * kWarpGroup;
+  static constexpr int kBlocks = kK == 256 || kFullFeedback ? 2 : 3;  ///< of a multiprocessor: as many as fit
+  static constexpr int kQuery = 0, kKey = 1, kFeedback = kFullFeedback ? 2 : 1;
+
+  struct Shared {
+    Element tile[kFeedback + 1][kChunk * kK];
+    Element read[kChunk * kChunk];
+    float inverse[kChunk][kInverseStride];  ///< A, then M
+    ChunkGates gates;
+    float q_norm[kChunk], k_norm[kChunk], p_norm[kChunk];  ///< 1 / |q~_i|, 1 / |k_i|, 1 / |p_i|; absent tokens: 0
+    float column_factor[kThreads / 32][kChunk];            ///< of each warp
+    double first_half;
+    std::uint64_t loaded;
   };
-  ChunkGates gates;
-  float q_norm[kChunk], k_norm[kChunk];  ///< 1 / |q~_i|, 1 / |k_i|
-  float column_factor[4][kChunk];        ///< of each warp
-  double first_half;
-  std::uint64_t loaded;
 };
 
-/// 1 / |q - strength k| and 1 / |k| of each row, zero for absent tokens; two threads a row.
+/// The blocks' barriers beside number 0.
+constexpr int kInverseWarps = 1, kInverseKnown = 2;
+
+/// 1 / |x_i - strength y_i| of all rows of two tiles by the block, four threads a row; 1 if not normalised.
 template <class Element, int kK>
-__device__ void row_norms(const Arguments& x, const Chunk& chunk, float strength, PrepareShared<Element, kK>& shared) {
-  const int row = threadIdx.x / 2, half = threadIdx.x % 2;
+__device__ void row_norms(const Chunk& chunk, const Element* x, const Element* y, float strength, bool normalised,
+                          float eps, float* norms) {
+  const int row = threadIdx.x / 4, quarter = threadIdx.x % 4;
   const auto piece = [&](const Element* tile, int i) {
-    const int offset = piece_offset<kChunk>(row, i / 4 * 8 + half * 4 + i % 4);
+    const int offset = piece_offset<kChunk>(row, i / 2 * 8 + quarter * 2 + i % 2);
     return *reinterpret_cast<const cutlass::Array<Element, 8>*>(reinterpret_cast<const char*>(tile) + offset);
   };
-  float qq = 0, kk = 0;
-#pragma unroll 4
-  for (int i = 0; i < kK / 16; ++i) {
-    const auto queries = piece(shared.tiles.q, i), keys = piece(shared.tiles.k, i);
+  float sum = 0;
+#pragma unroll 2
+  for (int i = 0; i < kK / 32; ++i) {
+    const auto values = piece(x, i);
+    cutlass::Array<Element, 8> others;
+    others.clear();
+    if (strength != 0) others = piece(y, i);
 #pragma unroll
     for (int j = 0; j < 8; ++j) {
-      const float key = static_cast<float>(keys[j]), query = static_cast<float>(queries[j]) - strength * key;
-      qq = fmaf(query, query, qq);
-      kk = fmaf(key, key, kk);
+      const float value = static_cast<float>(values[j]) - strength * static_cast<float>(others[j]);
+      sum = fmaf(value, value, sum);
     }
   }
-  qq += __shfl_xor_sync(~0u, qq, 1);
-  kk += __shfl_xor_sync(~0u, kk, 1);
-  if (half > 0) return;
-  const bool present = row < chunk.count;
-  shared.q_norm[row] = !present ? 0 : x.l2norm ? rsqrtf(qq + x.l2norm_eps) : 1;
-  shared.k_norm[row] = !present ? 0 : x.l2norm ? rsqrtf(kk + x.l2norm_eps) : 1;
+  sum += __shfl_xor_sync(~0u, sum, 1);
+  sum += __shfl_xor_sync(~0u, sum, 2);
+  if (quarter == 0) norms[row] = row >= chunk.count ? 0 : normalised ? rsqrtf(sum + eps) : 1;
 }
 
 /// The products of absent tokens, which belong to the next sequence, become zero.
@@ -74,112 +85,269 @@ __device__ void clear_absent_rows(const Chunk& chunk, C& products) {
   }
 }
 
-/// A, with beta, in shared.work.a and R in shared.work.read, from the products K K^T and Q K^T.
-///
-/// A warp has 16 rows. Left of its diagonal block e^{G_i - G_j} = e^{G_i - G_m} e^{G_m - G_j} with m the token before
-/// the block: one exponential a row and one a column. In the block itself each element has its own.
-template <class Element, int kK, class C>
-__device__ void apply_decays(const Arguments& x, const KeyHead& head, const C& kk, const C& qk,
-                             PrepareShared<Element, kK>& shared) {
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  const ChunkGates& gates = shared.gates;
-  const LogDecay before = warp == 0 ? LogDecay(0.0) : gates.G[16 * warp - 1];
-  float* const column_factor = shared.column_factor[warp];
-  for (int j = lane; j < 16 * warp; j += 32) column_factor[j] = shared.k_norm[j] * decay_between(before, gates.G[j]);
-  __syncwarp();
-  LogDecay G[2], G0[2];
-  float a_factor[2], a_row[2], r_factor[2], r_row[2];
+/// Four 8 x 8 matrices of 16 bits, of which a lane has two neighbours each, to the rows of 16 bytes that its and the other
+/// lanes' `to` name.
+__device__ inline void store_matrices(void* to, unsigned a, unsigned b, unsigned c, unsigned d) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(cast_smem_ptr_to_uint(to)),
+               "r"(a), "r"(b), "r"(c), "r"(d)
+               : "memory");
+}
+
+/// The warp's 16 rows of a lower triangular matrix, in the accumulators of a product: the columns left of the warp's
+/// diagonal block where they are, the block in the place of the last 16 columns.
+template <class C>
+struct Triangle {
+  static constexpr int kBlock = kChunk / 8 - 2;
+  C& x;
+
+  /// From products of rows i and columns j: factor[i] e^{to_i - G_j} / |k_j| times them below the diagonal, or up to it.
+  ///
+  /// Left of the block e^{to_i - G_j} = e^{to_i - G_m} e^{G_m - G_j} with m the token before the block: one exponential
+  /// a row and one a column. In the block itself each element has its own.
+  __device__ Triangle(C& products, bool with_diagonal, const float (&factor)[2], const LogDecay (&to)[2],
+                      const ChunkGates& gates, const float* k_norm, float* column_factor)
+      : x(products) {
+    const int warp = warp_of_group(), lane = threadIdx.x % 32;
+    const LogDecay before = warp == 0 ? LogDecay(0.0) : gates.G[16 * warp - 1];
+    for (int j = lane; j < 16 * warp; j += 32) column_factor[j] = k_norm[j] * decay_between(before, gates.G[j]);
+    __syncwarp();
+    float row_factor[2];
 #pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    const int i = first_row() + 8 * half;
-    G[half] = gates.G[i], G0[half] = gates.G0[i];
-    a_factor[half] = gates.beta[i] * head.b * shared.k_norm[i];
-    a_row[half] = a_factor[half] * decay_between(G0[half], before);
-    r_factor[half] = x.scale * shared.q_norm[i];
-    r_row[half] = r_factor[half] * decay_between(G[half], before);
-  }
-  store<Element, kChunk>(shared.work.read, [&](int n, int half) {
-    const int i = first_row() + 8 * half, j = 8 * n + first_column();
-    float a[2] = {}, r[2] = {};
-    if (n < 2 * warp) {
-      const float2 column = *reinterpret_cast<const float2*>(column_factor + j);
+    for (int half = 0; half < 2; ++half) row_factor[half] = factor[half] * decay_between(to[half], before);
 #pragma unroll
-      for (int side = 0; side < 2; ++side) {
-        const float norm = side == 0 ? column.x : column.y, product = at(kk, 0, n, half, side);
-        a[side] = a_row[half] * norm * product;
-        r[side] = r_row[half] * norm * (at(qk, 0, n, half, side) - head.strength * product);
-      }
-    } else if (n < 2 * warp + 2) {
+    for (int n = 0; n < kChunk / 8; ++n) {
+      if (n / 2 < warp) {
+        const float2 column = *reinterpret_cast<const float2*>(column_factor + 8 * n + first_column());
 #pragma unroll
-      for (int side = 0; side < 2; ++side) {
-        const float norm = shared.k_norm[j + side], product = at(kk, 0, n, half, side);
-        const float corrected = at(qk, 0, n, half, side) - head.strength * product;
-        const LogDecay from = gates.G[j + side];
-        a[side] = i > j + side ? a_factor[half] * norm * product * decay_between(G0[half], from) : 0;
-        r[side] = i >= j + side ? r_factor[half] * norm * corrected * decay_between(G[half], from) : 0;
+        for (int half = 0; half < 2; ++half) {
+          at(x, 0, n, half, 0) *= row_factor[half] * column.x;
+          at(x, 0, n, half, 1) *= row_factor[half] * column.y;
+        }
+      } else if (n / 2 == warp) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) at(x, 0, kBlock + n % 2, i / 2, i % 2) = at(x, 0, n, i / 2, i % 2);
       }
     }
-    *reinterpret_cast<float2*>(&shared.work.a[i][j]) = make_float2(a[0], a[1]);
-    return make_float2(r[0], r[1]);
-  });
-}
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const int n = i / 2, side = i % 2, column = 8 * n + first_column() + side, row = lane / 4;
+      const float norm = k_norm[16 * warp + column];
+      const LogDecay from = gates.G[16 * warp + column];
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const bool present = row + 8 * half + with_diagonal > column;
+        float& element = at(x, 0, kBlock + n, half, side);
+        element = present ? factor[half] * norm * element * decay_between(to[half], from) : 0;
+      }
+    }
+  }
+
+  __device__ void store(InverseRow* to) const {
+    const int warp = warp_of_group();
+    float* const row = &to[first_row()][first_column()];
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+#pragma unroll
+      for (int n = 0; n < kChunk / 8; ++n) {
+        if (n / 2 >= warp) continue;
+        *reinterpret_cast<float2*>(row + 8 * half * kInverseStride + 8 * n) =
+            make_float2(at(x, 0, n, half, 0), at(x, 0, n, half, 1));
+      }
+#pragma unroll
+      for (int n = 0; n < 2; ++n) {
+        *reinterpret_cast<float2*>(row + 8 * half * kInverseStride + 16 * warp + 8 * n) =
+            make_float2(at(x, 0, kBlock + n, half, 0), at(x, 0, kBlock + n, half, 1));
+      }
+    }
+  }
+
+  /// Itself times m, rounded, as a tile; it is used up. Accumulators are left operands, if both operands count the inner
+  /// columns as those of inverse.cuh do.
+  template <class Element>
+  __device__ void multiply(const InverseRow* m, Element* tile) {
+    const int warp = warp_of_group(), lane = threadIdx.x % 32;
+#pragma unroll
+    for (int i = 0; i < size(x); ++i) x(i) = __uint_as_float(as_tf32(x(i)));
+    std::uint8_t* const row = reinterpret_cast<std::uint8_t*>(tile);
+#pragma unroll
+    for (int n = 0; n < kChunk / 8; n += 2) {
+      float sum[2][4] = {};
+      const auto add = [&](int k, int row) {
+        unsigned a[4], b[2];
+#pragma unroll
+        for (int i = 0; i < 4; ++i) a[i] = __float_as_uint(at(x, 0, k, i % 2, i / 2));
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+          load_right(m, row, 8 * (n + i), b);
+          multiply_tf32(sum[i], a, b);
+        }
+      };
+      if (n / 2 <= warp) {
+#pragma unroll
+        for (int k = n; k < kChunk / 8 - 2; ++k) {
+          if (k / 2 >= warp) continue;
+          add(k, 8 * k);
+        }
+        add(kBlock, 16 * warp);
+        add(kBlock + 1, 16 * warp + 8);
+      }
+      store_matrices(row + piece_offset<kChunk>(16 * warp + lane % 16, n + lane / 16), pack<Element>(sum[0][0], sum[0][1]),
+                     pack<Element>(sum[0][2], sum[0][3]), pack<Element>(sum[1][0], sum[1][1]),
+                     pack<Element>(sum[1][2], sum[1][3]));
+    }
+  }
+};
 
 /// Copies the warp's 16 rows of a tile to the workspace.
 template <class Element>
 __device__ void write_rows(const Element* tile, std::uint16_t* to) {
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  const int warp = warp_of_group(), lane = threadIdx.x % 32;
   const uint4* const from = reinterpret_cast<const uint4*>(tile) + 128 * warp;
 #pragma unroll
   for (int i = 0; i < 4; ++i) reinterpret_cast<uint4*>(to)[128 * warp + 32 * i + lane] = from[32 * i + lane];
 }
 
-template <class Element, int kK>
-__global__ __launch_bounds__(kWarpGroup, 4) void prepare(const __grid_constant__ Arguments x) {
-  extern __shared__ __align__(1024) std::uint8_t memory[];
-  auto& shared = *reinterpret_cast<PrepareShared<Element, kK>*>(memory);
-  let_next_kernel_start();
-  const Chunk chunk = chunk_of_slot(x.sequences, blockIdx.x);
-  if (chunk.count == 0) return;
-  const int key = blockIdx.y;
+/// Squares of the norms of k from the diagonal of K K^T, normalised as row_norms() does.
+template <class C>
+__device__ void norms_of_diagonal(const Chunk& chunk, const C& kk, bool normalised, float eps, float* norms) {
+  const int warp = warp_of_group(), row = threadIdx.x % 32 / 4;
+  if (row / 2 != static_cast<int>(threadIdx.x) % 4) return;
+#pragma unroll
+  for (int n = 0; n < kChunk / 8; ++n) {
+    if (n / 2 != warp) continue;
+    const float square = row % 2 == 0 ? at(kk, 0, n, n % 2, 0) : at(kk, 0, n, n % 2, 1);
+    norms[8 * n + row] = 8 * n + row >= chunk.count ? 0 : normalised ? rsqrtf(square + eps) : 1;
+  }
+}
 
+/// What a block works on: a value head of a chunk, of a key head.
+struct Place {
+  int slot, value;
+  Chunk chunk;
+
+  /// From `slot` on, the first that has tokens; if there is none, is_end().
+  __device__ Place(const Arguments& x, int slot) : slot(slot) { find(x); }
+  __device__ bool is_end() const { return chunk.count == 0; }
+  __device__ bool is_first_value(const Arguments& x) const { return value == static_cast<int>(blockIdx.y) * x.group; }
+  __device__ void advance(const Arguments& x) {
+    if (++value < static_cast<int>(blockIdx.y + 1) * x.group) return;
+    slot += gridDim.x;
+    find(x);
+  }
+
+ private:
+  __device__ void find(const Arguments& x) {
+    value = blockIdx.y * x.group;
+    chunk.count = 0;
+    for (; slot < x.sequences.slots; slot += gridDim.x) {
+      chunk = chunk_of_slot(x.sequences, slot);
+      if (chunk.count > 0) return;
+    }
+  }
+};
+
+template <class Shape>
+__global__ __launch_bounds__(Shape::kThreads, Shape::kBlocks) void prepare(const __grid_constant__ Arguments x) {
+  using Element = typename Shape::Element;
+  constexpr int kK = Shape::kK;
+  extern __shared__ __align__(1024) std::uint8_t memory[];
+  auto& shared = *reinterpret_cast<typename Shape::Shared*>(memory);
+  let_next_kernel_start();
+  const bool reads = cutlass::canonical_warp_group_idx() == 1;  // the warpgroup of R
+  const int correction = x.fla ? Shape::kFeedback : Shape::kKey;
+  const auto tile_of = [&](int which) { return tile<Element, kChunk, kK>(shared.tile[which]); };
+  const auto has_new_p = [&](const Place& at) { return Shape::kFullFeedback && x.p_of_value_heads && !at.is_end(); };
+  const auto load_tile = [&](const CUtensorMap& map, const Place& at, int which, int head) {
+    for (int column = 0; column < kK; column += 64) {
+      load_box(map, shared.loaded, shared.tile[which] + kChunk * column, column, head, at.chunk.begin, at.chunk.batch);
+    }
+  };
+  const auto load_tiles = [&](const Place& at) {
+    if (at.is_end() || threadIdx.x != 0) return;
+    if (at.is_first_value(x)) {
+      set_barrier_transaction_bytes(shared.loaded, sizeof(shared.tile));
+      load_tile(x.k, at, Shape::kKey, blockIdx.y);
+      load_tile(x.q, at, Shape::kQuery, blockIdx.y);
+      if (Shape::kFullFeedback) load_tile(x.p, at, Shape::kFeedback, x.p_of_value_heads ? at.value : blockIdx.y);
+    } else if (has_new_p(at)) {
+      set_barrier_transaction_bytes(shared.loaded, sizeof(shared.tile[0]));
+      load_tile(x.p, at, Shape::kFeedback, at.value);
+    }
+  };
+
+  const KeyHead head(x, blockIdx.y);
+  Place now(x, blockIdx.x);
+  RawGates raw;
   if (threadIdx.x == 0) {
     initialize_barrier(shared.loaded, 1);
     cutlass::arch::fence_barrier_init();
-    set_barrier_transaction_bytes(shared.loaded, sizeof(shared.tiles));
-    for (int column = 0; column < kK; column += 64) {
-      load_box(x.k, shared.loaded, shared.tiles.k + kChunk * column, column, key, chunk.begin, chunk.batch);
-      load_box(x.q, shared.loaded, shared.tiles.q + kChunk * column, column, key, chunk.begin, chunk.batch);
-    }
   }
+  load_tiles(now);
+  if (!now.is_end()) raw.load(x, now.chunk, now.value);
   __syncthreads();
-  const KeyHead head(x, key);
-  RawGates raw;
-  raw.load(x, chunk, key * x.group);
-  raw.resolve(x, chunk, shared.gates, shared.first_half);
-  wait_barrier(shared.loaded, 0);
+  for (int phase = 0; !now.is_end();) {
+    const Chunk chunk = now.chunk;
+    const bool is_first = now.is_first_value(x), new_p = is_first || has_new_p(now);
+    raw.resolve(x, chunk, shared.gates, shared.first_half);  // here all warps have left the place before
+    if (new_p) wait_barrier(shared.loaded, phase), phase ^= 1;
 
-  row_norms(x, chunk, head.strength, shared);
-  const Product<Element, kChunk, GMMA::Major::K> product;
-  Accumulators<kChunk, kChunk> kk, qk;
-  const Tensor q = tile<Element, kChunk, kK>(shared.tiles.q), k = tile<Element, kChunk, kK>(shared.tiles.k);
-  multiply(product, k, k, kk, GMMA::ScaleOut::Zero);
-  multiply(product, q, k, qk, GMMA::ScaleOut::Zero);
-  wait_for_products(kk);
-  warpgroup_fence_operand(qk);
-  clear_absent_rows(chunk, kk);
-  clear_absent_rows(chunk, qk);
-  for (int value = key * x.group; value < (key + 1) * x.group; ++value) {
-    ChunkMatrices& result = x.chunks[static_cast<std::int64_t>(blockIdx.x) * x.HV + value];
-    if (value > key * x.group) raw.resolve(x, chunk, shared.gates, shared.first_half);
-    __syncthreads();  // gates and norms are known; at first also: the products have read their tiles
-    if (value + 1 < (key + 1) * x.group) raw.load(x, chunk, value + 1);
-    write_factors(x, chunk, head, shared.gates, shared.q_norm, shared.k_norm, result.factors);
-    apply_decays(x, head, kk, qk, shared);
-    __syncwarp();
-    write_rows(shared.work.read, result.read);
-    __syncthreads();
-    invert<Element>(shared.work.a, reinterpret_cast<Element*>(result.inverse));
-    if (value + 1 < (key + 1) * x.group) __syncthreads();  // the next one takes the same place
+    const Product<Element, kChunk, GMMA::Major::K> product;
+    Accumulators<kChunk, kChunk> products;
+    const auto norms = [&](int which, float strength, bool normalised, float* to) {
+      row_norms<Element, kK>(chunk, shared.tile[which], shared.tile[correction], strength, normalised, x.l2norm_eps, to);
+    };
+    multiply(product, tile_of(reads ? correction : Shape::kFeedback), tile_of(Shape::kKey), products,
+             GMMA::ScaleOut::Zero);
+    if (new_p) norms(Shape::kQuery, head.strength, x.l2norm, shared.q_norm);
+    if (Shape::kFullFeedback && is_first) norms(Shape::kKey, 0, x.l2norm, shared.k_norm);
+    if (Shape::kFullFeedback && new_p) norms(Shape::kFeedback, 0, x.fla && x.l2norm, shared.p_norm);
+    wait_for_products(products);
+    if (reads) {
+#pragma unroll
+      for (int i = 0; i < size(products); ++i) products(i) = head.strength == 0 ? 0 : -head.strength * products(i);
+      multiply(product, tile_of(Shape::kQuery), tile_of(Shape::kKey), products, GMMA::ScaleOut::One);
+      wait_for_products(products);
+    } else if (!Shape::kFullFeedback) {
+      norms_of_diagonal(chunk, products, x.l2norm, x.l2norm_eps, shared.k_norm);
+    }
+    clear_absent_rows(chunk, products);
+    __syncthreads();  // gates and norms are known, the tiles are free
+    ChunkMatrices& result = x.chunks[static_cast<std::int64_t>(now.slot) * x.HV + now.value];
+    now.advance(x);
+    load_tiles(now);
+    if (!now.is_end()) raw.load(x, now.chunk, now.value);
+
+    const ChunkGates& gates = shared.gates;
+    const float* const p_norm = Shape::kFullFeedback ? shared.p_norm : shared.k_norm;
+    float* const column_factor = shared.column_factor[threadIdx.x / 32];
+    float factor[2];
+    LogDecay to[2];
+    if (reads) {
+      write_factors(x, chunk, head, gates, shared.q_norm, shared.k_norm, p_norm, threadIdx.x - kWarpGroup,
+                    result.factors);
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const int i = first_row() + 8 * half;
+        factor[half] = x.scale * shared.q_norm[i], to[half] = gates.G[i];
+      }
+      Triangle r(products, true, factor, to, gates, shared.k_norm, column_factor);
+      barrier_wait(kInverseKnown, Shape::kThreads);
+      r.multiply(shared.inverse, shared.read);
+      __syncwarp();
+      write_rows(shared.read, result.read);
+    } else {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const int i = first_row() + 8 * half;
+        factor[half] = gates.beta[i] * head.b * p_norm[i], to[half] = gates.G0[i];
+      }
+      const Triangle a(products, false, factor, to, gates, shared.k_norm, column_factor);
+      a.store(shared.inverse);
+      barrier_wait(kInverseWarps, kWarpGroup);
+      invert(shared.inverse, kInverseWarps);
+      barrier_arrive(kInverseKnown, Shape::kThreads);
+      write_inverse(shared.inverse, reinterpret_cast<Element*>(result.inverse));
+    }
   }
 }
 

@@ -8,16 +8,16 @@
 
 /// Of the backward pass: from chunk to chunk against the sequence, the gradient of the state in registers.
 ///
-///     dVn = R^T dO + diag(write) K dS+        dE = M^T dVn
+///     dW  = diag(write) K dS+                 dE = M^T dW + (R M)^T dO
 ///     dS  = decay dS+ + Q^T diag(query) dO - K^T (diag(feedback beta) dE + s diag(query) dO)
 ///
 /// (README.md section 9.) dS+ and dE go to the workspace. Nothing here needs the states, so this kernel runs beside the
 /// one that brings them back.
 ///
 /// Grid: (slices of V, value head, sequence), blocks as in scan.cuh: a producer warpgroup; for each slice a state
-/// warpgroup, whose chain is dS+ | dVn | dE | dS+ | ..., and a helper warpgroup that rounds diag(query) dO for it ahead
+/// warpgroup, whose chain is dS+ | dW | dE | dS+ | ..., and a helper warpgroup that rounds diag(query) dO for it ahead
 /// of time and stores what it leaves behind.
-/// Shared memory: a ring of 2 to 4 chunks, one of q, which is needed last, and dS+, dVn, dE.
+/// Shared memory: a ring of 2 to 4 chunks, one of q, which is needed last, and dS+, dW, dE.
 namespace comba::delta_rule::cuda::sm90 {
 
 template <class Element_, int kK_, int kSlice_, int kGroups_>
@@ -249,14 +249,16 @@ struct Reverse {
 #pragma unroll
           for (int side = 0; side < 2; ++side) {
             float& d_write = at(rows, 0, c, half, side);
-            d_write = absent ? 0 : fmaf(inputs.write[half], d_write, at(read, 0, c, half, side));
+            d_write = absent ? 0 : inputs.write[half] * d_write;
           }
         }
       }
       store_transposed<Element, kChunk, kSlice>(rows, slice.d_write);
       fence_async();
+#pragma unroll
+      for (int i = 0; i < size(rows); ++i) rows(i) += read(i);
       barrier_wait(barrier.state_warps(), kWarpGroup);
-      // dVn + (M - I)^T dVn: the larger part of dE is never rounded.
+      // (R M)^T dO + dW + (M - I)^T dW: the larger part of dE is never rounded.
       multiply(FromTransposed{}, transposed<Element, kChunk, kChunk>(stage.inverse),
                tile<Element, kSlice, kChunk>(slice.d_write), rows, GMMA::ScaleOut::One);
 #pragma unroll

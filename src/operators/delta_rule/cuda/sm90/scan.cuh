@@ -7,25 +7,28 @@
 
 /// Second kernel of the forward pass: from chunk to chunk along a sequence, the state in registers.
 ///
-///     X  = K S              E = diag(beta) (V - diag(feedback) X)        Vn = M E
-///     O  = diag(query) (Q - s K) S + R Vn                                S <- decay S + K^T diag(write) Vn
+///     X  = P S              E = diag(beta) (V - diag(feedback) X)        Vn = M E
+///     O  = diag(query) (Q - s K) S + (R M) E                             S <- decay S + K^T diag(write) Vn
 ///
-/// (README.md section 8). K and Q as they lie in memory; M, R and the factors come from prepare.
+/// (README.md section 8). K, Q and P as they lie in memory; without a full p K takes its place, the factors have b. M,
+/// R M and the factors come from prepare.
 ///
 /// Grid: (slices of V, value head, sequence). A block has kGroups slices of kSlice columns, which share the tiles of q,
-/// k, M and R. Block: a producer warpgroup that queues the copies; for each slice
+/// k, p, M and R M. Block: a producer warpgroup that queues the copies; for each slice
 ///
 ///     a state warpgroup    X | E | Vn | S | X | E | ...       the serial chain, as short as it gets
-///     an output warpgroup    Q S | R Vn | store |  ...        beside it, one step behind
+///     an output warpgroup    Q S | R M E | store |  ...       beside it, one step behind
 ///
-/// Both read S and Vn, rounded to 16 bits, in shared memory, transposed: columns of V are rows of the tiles.
-/// Shared memory: a ring of 2 to 4 chunks, S, E and Vn.
+/// Both read S and E, rounded to 16 bits, in shared memory, transposed: columns of V are rows of the tiles.
+/// Shared memory: a ring of 2 to 4 chunks, one of p, S, E and what rounding leaves of Vn.
 namespace comba::delta_rule::cuda::sm90 {
 
-template <class Element_, int kK_, int kSlice_, int kGroups_>
+template <class Element_, int kK_, int kSlice_, int kGroups_, bool kFullFeedback_>
 struct ScanShape {
   using Element = Element_;
   static constexpr int kK = kK_, kSlice = kSlice_, kGroups = kGroups_;
+  static constexpr bool kFullFeedback = kFullFeedback_;
+  static constexpr bool kKeepsWrites = false;  ///< Vn, rounded, in the place of E
   static constexpr int kThreads = kWarpGroup * (1 + 2 * kGroups);
 
   // Registers a thread; together no more than a launch gives all warpgroups.
@@ -39,20 +42,35 @@ struct ScanShape {
     Element inverse[kChunk * kChunk], read[kChunk * kChunk];
   };
   struct Slice {
-    Element state[kSlice * kK], error[kSlice * kChunk], write[kSlice * kChunk];
+    Element state[kSlice * kK];
+    Element error[kSlice * kChunk];  ///< later the output, or Vn
+    Element rest[kSlice * kChunk];   ///< of diag(write) Vn; half of it is used
   };
   struct Control {
     ChunkFactors factors;
     std::uint64_t full, empty;
   };
+  struct Feedback {
+    Element p[kChunk * kK];
+  };
+  struct FeedbackControl {
+    std::uint64_t full, empty;
+  };
   static constexpr int kSharedBytes = 227 * 1024;
-  static constexpr int kFitting = (kSharedBytes - kGroups * sizeof(Slice)) / (sizeof(Stage) + sizeof(Control));
+  static constexpr int kFeedbackStages = !kFullFeedback ? 0 : kK == 256 ? 1 : 2;
+  static constexpr int kFitting =
+      (kSharedBytes - kGroups * sizeof(Slice) - kFeedbackStages * (sizeof(Feedback) + sizeof(FeedbackControl))) /
+      (sizeof(Stage) + sizeof(Control));
   static constexpr int kStages = kFitting < 4 ? kFitting : 4;
+  static_assert(kStages >= 2);
   struct Shared {
     Slice slice[kGroups];
     Stage stage[kStages];
+    cute::array<Feedback, kFeedbackStages> feedback;
     Control control[kStages];
+    cute::array<FeedbackControl, kFeedbackStages> feedback_control;
   };
+  static_assert(sizeof(Shared) <= kSharedBytes);
 };
 
 /// Where a ring stands.
@@ -73,9 +91,55 @@ struct SliceBarriers {
   __device__ int output_warps() const { return first + 1; }
   __device__ int state_written() const { return first + 2; }
   __device__ int state_read() const { return first + 3; }
-  __device__ int write_written() const { return first + 4; }
-  __device__ int write_read() const { return first + 5; }
+  __device__ int error_written() const { return first + 4; }
+  __device__ int error_read() const { return first + 5; }
 };
+
+/// Writes accumulators C (64 x kColumns), times factor(half) of their half, rounded, as the tile C^T. What rounding
+/// leaves of rows r and r + 8 of a warp, added up, stays in `rest`, a pair of columns each.
+///
+/// Where keys of neighbours are alike, only the sum of their rows counts, and with the rest of it is nearly exact; where
+/// they are not, the rest of r in the place of r + 8 does the harm that the rest of r + 8, of later and so larger rows,
+/// undoes.
+template <class Element, int kColumns, class C, class Factor>
+__device__ void store_transposed(const C& c, void* to, const Factor& factor, std::uint32_t (&rest)[kColumns / 8]) {
+  const int lane = threadIdx.x % 32, warp = threadIdx.x % kWarpGroup / 32;
+  const std::uint32_t begin =
+      cast_smem_ptr_to_uint(to) + piece_offset<kColumns>(lane / 16 * 8 + lane % 8, 2 * warp + lane / 8 % 2);
+#pragma unroll
+  for (int n = 0; n < kColumns / 8; n += 2) {
+    std::uint32_t rounded[2][2];
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      float sum[2] = {};
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const float value[2] = {factor(half) * at(c, 0, n + i, half, 0), factor(half) * at(c, 0, n + i, half, 1)};
+        rounded[i][half] = pack<Element>(value[0], value[1]);
+        const Element* const pair = reinterpret_cast<const Element*>(&rounded[i][half]);
+#pragma unroll
+        for (int side = 0; side < 2; ++side) sum[side] += value[side] - static_cast<float>(pair[side]);
+      }
+      rest[n + i] = pack<Element>(sum[0], sum[1]);
+    }
+    asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(begin + n * 8 * 128),
+                 "r"(rounded[0][0]), "r"(rounded[0][1]), "r"(rounded[1][0]), "r"(rounded[1][1])
+                 : "memory");
+  }
+}
+
+/// Writes the rest of rows r and r + 8 of a warp as column 8 warp + r of a tile.
+template <class Element, int kColumns>
+__device__ void store_rest(const std::uint32_t (&rest)[kColumns / 8], void* to) {
+  const int lane = threadIdx.x % 32, warp = threadIdx.x % kWarpGroup / 32;
+  const std::uint32_t begin = cast_smem_ptr_to_uint(to) + piece_offset<kColumns>(lane % 16, warp);
+#pragma unroll
+  for (int n = 0; n < kColumns / 8; n += 2) {
+    asm volatile("stmatrix.sync.aligned.m8n8.x2.trans.shared.b16 [%0], {%1, %2};" ::"r"(begin + n * 8 * 128),
+                 "r"(rest[n]), "r"(rest[n + 1])
+                 : "memory");
+  }
+}
 
 template <class Shape>
 struct Scan {
@@ -98,7 +162,7 @@ struct Scan {
 
   __device__ void produce() const {
     const int chunks = sequence.chunks(), key = head / x.group;
-    RingPlace at;
+    RingPlace at, feedback_at;
     wait_for_kernel_before();
     for (int chunk = 0; chunk < chunks; ++chunk, at.template advance<Shape::kStages>()) {
       Stage& stage = shared.stage[at.stage];
@@ -119,13 +183,46 @@ struct Scan {
       for (int column = 0; column < kK; column += 64) {
         load_box(x.q, full, stage.q + kChunk * column, column, key, token, sequence.batch);
       }
+      if constexpr (Shape::kFullFeedback) {
+        Element* const p = shared.feedback[feedback_at.stage].p;
+        auto& [p_full, p_empty] = shared.feedback_control[feedback_at.stage];
+        wait_barrier(p_empty, feedback_at.phase ^ 1);
+        set_barrier_transaction_bytes(p_full, sizeof(shared.feedback[0].p));
+        for (int column = 0; column < kK; column += 64) {
+          load_box(x.p, p_full, p + kChunk * column, column, x.p_of_value_heads ? head : key, token, sequence.batch);
+        }
+        feedback_at.template advance<Shape::kFeedbackStages>();
+      }
     }
   }
 
-  /// A warp has done with a stage.
-  __device__ void release(int stage) const {
+  /// A warp has done with what `empty` stands for.
+  __device__ void release(std::uint64_t& empty) const {
     __syncwarp();
-    if (threadIdx.x % 32 == 0) arrive_barrier(shared.control[stage].empty);
+    if (threadIdx.x % 32 == 0) arrive_barrier(empty);
+  }
+
+  /// A warp has done with p, or does not need it.
+  __device__ void release_feedback(RingPlace& ring) const {
+    if constexpr (Shape::kFullFeedback) {
+      release(shared.feedback_control[ring.stage].empty);
+      ring.template advance<Shape::kFeedbackStages>();
+    }
+  }
+
+  /// X = P S, queued and waited for; P from its own ring or k.
+  __device__ void multiply_feedback(Stage& stage, Element* state, RingPlace& feedback_ring, Rows& rows) const {
+    const Tensor s = tile<Element, kSlice, kK>(state);
+    if constexpr (Shape::kFullFeedback) {
+      wait_barrier(shared.feedback_control[feedback_ring.stage].full, feedback_ring.phase);
+      multiply(FromTile{}, tile<Element, kChunk, kK>(shared.feedback[feedback_ring.stage].p), s, rows,
+               GMMA::ScaleOut::Zero);
+      wait_for_products(rows);
+      release_feedback(feedback_ring);
+    } else {
+      multiply(FromTile{}, tile<Element, kChunk, kK>(stage.k), s, rows, GMMA::ScaleOut::Zero);
+      wait_for_products(rows);
+    }
   }
 
   /// Rows of absent tokens, which belong to the next sequence: zero times whatever they hold must be zero.
@@ -198,6 +295,16 @@ struct Scan {
     }
   }
 
+  /// K^T of the tokens that the rest is added to: the last 8 of each 16.
+  static __device__ auto rows_of_rest(Element* k) {
+    const auto chosen = make_tile(make_layout(Int<kK>{}), make_layout(cute::Shape<_8, _4>{}, Stride<_1, _16>{}));
+    return make_tensor(make_smem_ptr(k + 8 * 64), composition(TransposedLayout<Element, kChunk, kK>{}, chosen));
+  }
+
+  static __device__ auto rest_of_writes(Element* rest) {
+    return local_tile(tile<Element, kSlice, kChunk>(rest), cute::Shape<Int<kSlice>, _32>{}, make_coord(0, 0));
+  }
+
   __device__ void advance_state(int group) const {
     auto& slice = shared.slice[group];
     const SliceBarriers barrier(group);
@@ -207,7 +314,7 @@ struct Scan {
     for_each_pair(x.initial_state, first_v, [&](const float2& pair, int m, int i, int half) {
       at(state, m, i, half, 0) = pair.x, at(state, m, i, half, 1) = pair.y;
     });
-    RingPlace ring;
+    RingPlace ring, feedback_ring;
     ChunkInputs inputs;
     const auto load_inputs = [&](int chunk) {
       auto& [factors, full, empty] = shared.control[ring.stage];
@@ -223,9 +330,7 @@ struct Scan {
       fence_async();
       barrier_wait(barrier.state_warps(), kWarpGroup);
       Rows rows;
-      multiply(FromTile{}, tile<Element, kChunk, kK>(stage.k), tile<Element, kSlice, kK>(slice.state), rows,
-               GMMA::ScaleOut::Zero);
-      wait_for_products(rows);
+      multiply_feedback(stage, slice.state, feedback_ring, rows);
       barrier_arrive(barrier.state_written(), 2 * kWarpGroup);  // not before: this product is the one to wait for
 
       inputs.to_error(rows);
@@ -233,6 +338,7 @@ struct Scan {
         clear_rows(stage.k, inputs.present);
         fence_async();
       }
+      if (chunk > 0) barrier_wait(barrier.error_read(), 2 * kWarpGroup);
       store_transposed<Element, kChunk, kSlice>(rows, slice.error);
       fence_async();
       barrier_wait(barrier.state_warps(), kWarpGroup);
@@ -242,19 +348,37 @@ struct Scan {
 #pragma unroll
       for (int i = 0; i < size(state); ++i) state(i) *= inputs.decay;
       wait_for_products(rows);
+#if !ERR_LATE
+      if (!Shape::kKeepsWrites) barrier_arrive(barrier.error_written(), 2 * kWarpGroup);
+#endif
 
-      if (chunk > 0) barrier_wait(barrier.write_read(), 2 * kWarpGroup);
-      store_transposed<Element, kChunk, kSlice>(rows, stage.v[group], [&](int half) { return inputs.write[half]; });
-      store_transposed<Element, kChunk, kSlice>(rows, slice.write);
+      std::uint32_t rest[kSlice / 8];
+      store_transposed<Element, kSlice>(rows, stage.v[group], [&](int half) { return inputs.write[half]; }, rest);
+#if !REST_LATE
+      store_rest<Element, kSlice>(rest, slice.rest);
+#endif
+      if constexpr (Shape::kKeepsWrites) store_transposed<Element, kChunk, kSlice>(rows, slice.error);
       fence_async();
       barrier_wait(barrier.state_warps(), kWarpGroup);
-      barrier_arrive(barrier.write_written(), 2 * kWarpGroup);
+#if ERR_LATE
+      barrier_arrive(barrier.error_written(), 2 * kWarpGroup);
+#else
+      if (Shape::kKeepsWrites) barrier_arrive(barrier.error_written(), 2 * kWarpGroup);
+#endif
       multiply(FromTransposed{}, transposed<Element, kChunk, kK>(stage.k),
                tile<Element, kSlice, kChunk>(stage.v[group]), state, GMMA::ScaleOut::One);
+#if REST_LATE
+      store_rest<Element, kSlice>(rest, slice.rest);
+      fence_async();
+      barrier_wait(barrier.state_warps(), kWarpGroup);
+#endif
+#if !NO_REST
+      multiply(FromTransposed{}, rows_of_rest(stage.k), rest_of_writes(slice.rest), state, GMMA::ScaleOut::One);
+#endif
       ring.template advance<Shape::kStages>();
       if (chunk + 1 < chunks) load_inputs(chunk + 1);
       wait_for_products(state);
-      release(place);
+      release(shared.control[place].empty);
     }
     for_each_pair(x.final_state, first_v, [&](float2& pair, int m, int i, int half) {
       pair = make_float2(at(state, m, i, half, 0), at(state, m, i, half, 1));
@@ -266,7 +390,8 @@ struct Scan {
     const SliceBarriers barrier(group);
     const int first_v = (blockIdx.x * Shape::kGroups + group) * kSlice, chunks = sequence.chunks();
     const float strength = KeyHead(x, head / x.group).strength;
-    RingPlace ring;
+    const bool corrected_by_p = Shape::kFullFeedback && x.fla;
+    RingPlace ring, feedback_ring;
     for (int chunk = 0; chunk < chunks; ++chunk, ring.template advance<Shape::kStages>()) {
       Stage& stage = shared.stage[ring.stage];
       const ChunkFactors& factors = shared.control[ring.stage].factors;
@@ -274,14 +399,17 @@ struct Scan {
       barrier_wait(barrier.state_written(), 2 * kWarpGroup);
       const Tensor state = tile<Element, kSlice, kK>(slice.state);
       Rows rows;
-      if (strength != 0) {
+      if (strength == 0) {
+        clear(rows);
+        if (corrected_by_p) release_feedback(feedback_ring);
+      } else if (corrected_by_p) {
+        multiply_feedback(stage, slice.state, feedback_ring, rows);
+      } else {
         multiply(FromTile{}, tile<Element, kChunk, kK>(stage.k), state, rows, GMMA::ScaleOut::Zero);
         wait_for_products(rows);
-#pragma unroll
-        for (int i = 0; i < size(rows); ++i) rows(i) *= -strength;
-      } else {
-        clear(rows);
       }
+#pragma unroll
+      for (int i = 0; i < size(rows); ++i) rows(i) *= -strength;
       multiply(FromTile{}, tile<Element, kChunk, kK>(stage.q), state, rows, GMMA::ScaleOut::One);
       float query[2];
 #pragma unroll
@@ -295,14 +423,14 @@ struct Scan {
           at(rows, 0, c, half, 0) *= query[half], at(rows, 0, c, half, 1) *= query[half];
         }
       }
-      barrier_wait(barrier.write_written(), 2 * kWarpGroup);
-      multiply(FromTile{}, tile<Element, kChunk, kChunk>(stage.read), tile<Element, kSlice, kChunk>(slice.write), rows,
+      barrier_wait(barrier.error_written(), 2 * kWarpGroup);
+      multiply(FromTile{}, tile<Element, kChunk, kChunk>(stage.read), tile<Element, kSlice, kChunk>(slice.error), rows,
                GMMA::ScaleOut::One);
       wait_for_products(rows);
-      release(ring.stage);
-      barrier_wait(barrier.output_warps(), kWarpGroup);  // nobody reads Vn any more: its place takes the output
-      store_rows(rows, slice.write, sequence.begin + chunk * kChunk, count(chunk), first_v);
-      if (chunk + 1 < chunks) barrier_arrive(barrier.write_read(), 2 * kWarpGroup);
+      release(shared.control[ring.stage].empty);
+      barrier_wait(barrier.output_warps(), kWarpGroup);  // nobody reads E any more: its place takes the output
+      store_rows(rows, slice.error, sequence.begin + chunk * kChunk, count(chunk), first_v);
+      if (chunk + 1 < chunks) barrier_arrive(barrier.error_read(), 2 * kWarpGroup);
     }
   }
 
@@ -334,6 +462,10 @@ __global__ __launch_bounds__(Shape::kThreads, 1) void scan(const __grid_constant
     for (auto& control : shared.control) {
       initialize_barrier(control.full, 1);
       initialize_barrier(control.empty, 2 * Shape::kGroups * kWarpGroup / 32);
+    }
+    for (int i = 0; i < Shape::kFeedbackStages; ++i) {
+      initialize_barrier(shared.feedback_control[i].full, 1);
+      initialize_barrier(shared.feedback_control[i].empty, (x.fla ? 2 : 1) * Shape::kGroups * kWarpGroup / 32);
     }
     cutlass::arch::fence_barrier_init();
   }

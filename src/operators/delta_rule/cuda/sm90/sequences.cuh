@@ -43,7 +43,7 @@ __device__ inline Chunk chunk_of_slot(const Sequences& x, int slot) {
       (first_slot(x, middle) <= slot ? n : above) = middle;
     }
   } else {
-    n = slot / (x.slots / x.N);
+    n = slot / ((static_cast<int>(x.T) + kChunk - 1) / kChunk);
   }
   const Sequence s = sequence(x, n);
   const int begin = s.begin + (slot - s.slot) * kChunk;

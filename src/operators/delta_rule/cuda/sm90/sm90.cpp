@@ -56,12 +56,19 @@ SliceChoice choose_slices(const Problem& x) {
   return {16, 1};
 }
 
+/// The shape with a full p that comes next: launch_with_feedback has fewer.
+SliceChoice with_feedback(const Problem& x, SliceChoice wish) {
+  if (padded(x.K) == 256) return {32, 1};
+  return wish.columns == 64 && wish.groups == 1 ? SliceChoice{32, 1} : wish;
+}
+
 Arguments arguments(const Problem& x, const DeltaRuleForward& args, Workspace workspace, SliceChoice slices) {
   const DeltaRuleInputs& in = x.in;
   Arguments a;
   a.q = tensor_map(in.q, 64);
   a.k = tensor_map(in.k, 64);
   a.v = tensor_map(in.v, slices.columns);
+  if (in.p.given()) a.p = tensor_map(in.p, 64);
   a.step = gate(in.beta.given() ? in.beta : in.beta_logit);
   a.decay = gate(in.g.given() ? in.g : in.a);
   a.b = per_head(in.b);
@@ -74,12 +81,15 @@ Arguments arguments(const Problem& x, const DeltaRuleForward& args, Workspace wo
   std::copy_n(args.o.strides.begin(), 3, a.o_stride);
   a.chunks = static_cast<ChunkMatrices*>(workspace.data);
   a.sequences = sequences(x);
+  a.full_feedback = in.p.given();
+  a.p_of_value_heads = x.P_heads == x.HV;
   a.beta_given = in.beta.given();
   a.gated_delta = x.options.rule == Rule::gated_delta;
   a.fla = x.options.convention == Convention::fla;
   a.l2norm = x.options.l2norm;
   a.K = static_cast<int>(x.K);
   a.V = static_cast<int>(x.V);
+  a.H = static_cast<int>(x.H);
   a.HV = static_cast<int>(x.HV);
   a.group = static_cast<int>(x.group());
   a.l2norm_eps = x.options.l2norm_eps;
@@ -102,9 +112,12 @@ std::string refusal(const Problem& x) {
   if (major == 0) return "no GPU is visible";
   if (major != 9) return "needs a Hopper GPU (compute capability 9.0)";
   if (x.in.q.dtype == DType::f32) return "works on bf16 and f16 only";
-  if (x.in.p.given()) return "has no full p yet";
   if (x.V % 8 != 0 || x.K % 8 != 0) return "needs K and V to be multiples of 8";
   if (x.B * x.T >= std::int64_t{1} << 31 || x.N > 65535 || x.HV > 65535) return "is made for smaller tensors";
+  if (x.in.p.given()) {
+    if (x.verb == Verb::backward) return "has no backward for a full p yet";
+    if (std::string why = tensor_map_refusal("p", x.in.p); !why.empty()) return why;
+  }
   for (const auto& [name, view] : {std::pair{"q", x.in.q}, {"k", x.in.k}, {"v", x.in.v}}) {
     if (std::string why = tensor_map_refusal(name, view); !why.empty()) return why;
   }
@@ -131,7 +144,7 @@ std::int64_t workspace(const Problem& x) {
 
 void forward(const Problem& x, const DeltaRuleForward& args, Workspace workspace) {
   if (x.N == 0) return;
-  const SliceChoice slices = choose_slices(x);
+  const SliceChoice wish = choose_slices(x), slices = x.in.p.given() ? with_feedback(x, wish) : wish;
   const auto launch = x.in.q.dtype == DType::bf16 ? launch_forward_bf16 : launch_forward_f16;
   launch(arguments(x, args, workspace, slices), padded(x.K), slices, x.execution.stream);
 }

@@ -11,8 +11,9 @@
 namespace comba::delta_rule::cuda::sm90 {
 
 template <class Element, int kK, int kSlice, int kGroups>
-struct StatesShape : ScanShape<Element, kK, kSlice, kGroups> {
-  using Base = ScanShape<Element, kK, kSlice, kGroups>;
+struct StatesShape : ScanShape<Element, kK, kSlice, kGroups, false> {
+  using Base = ScanShape<Element, kK, kSlice, kGroups, false>;
+  static constexpr bool kKeepsWrites = true;
   struct Stage {
     Element k[kChunk * kK];
     Element v[kGroups][kChunk * kSlice];  ///< later diag(write) Vn
@@ -77,10 +78,10 @@ struct StateRun : Scan<Shape> {
       if (stores) store_tile_rows<kK, kSlice>(slice.state, y.states + index * y.V_rows * kK, y.V_rows, first_v);
       __syncwarp();
       if (chunk + 1 < chunks) barrier_arrive(barrier.state_read(), 2 * kWarpGroup);
-      barrier_wait(barrier.write_written(), 2 * kWarpGroup);
-      if (stores) store_tile_rows<kChunk, kSlice>(slice.write, y.writes + index * y.V_rows * kChunk, y.V_rows, first_v);
-      this->release(ring.stage);
-      if (chunk + 1 < chunks) barrier_arrive(barrier.write_read(), 2 * kWarpGroup);
+      barrier_wait(barrier.error_written(), 2 * kWarpGroup);
+      if (stores) store_tile_rows<kChunk, kSlice>(slice.error, y.writes + index * y.V_rows * kChunk, y.V_rows, first_v);
+      this->release(this->shared.control[ring.stage].empty);
+      if (chunk + 1 < chunks) barrier_arrive(barrier.error_read(), 2 * kWarpGroup);
     }
     if (stores) wait_for_stores();
   }
