@@ -60,7 +60,7 @@ struct alignas(64) ChunkMatrices {
 struct Arguments {
   CUtensorMap q, k, p;  ///< boxes of 64 columns and 64 tokens; p may be absent
   CUtensorMap v;        ///< boxes of a slice's columns and 64 tokens
-  Gate step, decay;  ///< beta or beta_logit, g or a
+  Gate step, decay;     ///< beta or beta_logit, g or a
   PerHead b, d, A_log, dt_bias;
   States initial_state, final_state;
   void* o = nullptr;  ///< [B, T, HV, V]

@@ -18,9 +18,7 @@ constexpr int kInverseStride = kChunk + 4;  ///< floats of a row of A: rows begi
 using InverseRow = float[kInverseStride];
 
 /// The warp's number in its warpgroup, known to be the same for all its lanes.
-__device__ inline int warp_of_group() {
-  return __shfl_sync(~0u, static_cast<int>(threadIdx.x) % kWarpGroup / 32, 0);
-}
+__device__ inline int warp_of_group() { return __shfl_sync(~0u, static_cast<int>(threadIdx.x) % kWarpGroup / 32, 0); }
 
 /// Rounded to the 10 bits of tf32, of which the product drops the rest. (cvt.rna.tf32 costs three instructions.)
 __device__ inline unsigned as_tf32(float x) { return __float_as_uint(x) + 0x1000; }

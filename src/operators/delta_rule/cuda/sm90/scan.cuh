@@ -3,6 +3,7 @@
 #include <cutlass/arch/reg_reconfig.h>
 
 #include "operators/delta_rule/cuda/sm90/gates.cuh"
+#include "operators/delta_rule/cuda/sm90/rest.cuh"
 #include "operators/delta_rule/cuda/sm90/tiles.cuh"
 
 /// Second kernel of the forward pass: from chunk to chunk along a sequence, the state in registers.
@@ -28,7 +29,7 @@ struct ScanShape {
   using Element = Element_;
   static constexpr int kK = kK_, kSlice = kSlice_, kGroups = kGroups_;
   static constexpr bool kFullFeedback = kFullFeedback_;
-  static constexpr bool kKeepsWrites = false;  ///< Vn, rounded, in the place of E
+  static constexpr bool kKeepsWrites = false;  ///< hands Vn to the warpgroup beside the state's in place of E
   static constexpr int kThreads = kWarpGroup * (1 + 2 * kGroups);
 
   // Registers a thread; together no more than a launch gives all warpgroups.
@@ -43,7 +44,7 @@ struct ScanShape {
   };
   struct Slice {
     Element state[kSlice * kK];
-    Element error[kSlice * kChunk];  ///< later the output, or Vn
+    Element error[kSlice * kChunk];  ///< later the output
     Element rest[kSlice * kChunk];   ///< of diag(write) Vn; half of it is used
   };
   struct Control {
@@ -91,55 +92,9 @@ struct SliceBarriers {
   __device__ int output_warps() const { return first + 1; }
   __device__ int state_written() const { return first + 2; }
   __device__ int state_read() const { return first + 3; }
-  __device__ int error_written() const { return first + 4; }
-  __device__ int error_read() const { return first + 5; }
+  __device__ int write_written() const { return first + 4; }
+  __device__ int write_read() const { return first + 5; }
 };
-
-/// Writes accumulators C (64 x kColumns), times factor(half) of their half, rounded, as the tile C^T. What rounding
-/// leaves of rows r and r + 8 of a warp, added up, stays in `rest`, a pair of columns each.
-///
-/// Where keys of neighbours are alike, only the sum of their rows counts, and with the rest of it is nearly exact; where
-/// they are not, the rest of r in the place of r + 8 does the harm that the rest of r + 8, of later and so larger rows,
-/// undoes.
-template <class Element, int kColumns, class C, class Factor>
-__device__ void store_transposed(const C& c, void* to, const Factor& factor, std::uint32_t (&rest)[kColumns / 8]) {
-  const int lane = threadIdx.x % 32, warp = threadIdx.x % kWarpGroup / 32;
-  const std::uint32_t begin =
-      cast_smem_ptr_to_uint(to) + piece_offset<kColumns>(lane / 16 * 8 + lane % 8, 2 * warp + lane / 8 % 2);
-#pragma unroll
-  for (int n = 0; n < kColumns / 8; n += 2) {
-    std::uint32_t rounded[2][2];
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      float sum[2] = {};
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const float value[2] = {factor(half) * at(c, 0, n + i, half, 0), factor(half) * at(c, 0, n + i, half, 1)};
-        rounded[i][half] = pack<Element>(value[0], value[1]);
-        const Element* const pair = reinterpret_cast<const Element*>(&rounded[i][half]);
-#pragma unroll
-        for (int side = 0; side < 2; ++side) sum[side] += value[side] - static_cast<float>(pair[side]);
-      }
-      rest[n + i] = pack<Element>(sum[0], sum[1]);
-    }
-    asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(begin + n * 8 * 128),
-                 "r"(rounded[0][0]), "r"(rounded[0][1]), "r"(rounded[1][0]), "r"(rounded[1][1])
-                 : "memory");
-  }
-}
-
-/// Writes the rest of rows r and r + 8 of a warp as column 8 warp + r of a tile.
-template <class Element, int kColumns>
-__device__ void store_rest(const std::uint32_t (&rest)[kColumns / 8], void* to) {
-  const int lane = threadIdx.x % 32, warp = threadIdx.x % kWarpGroup / 32;
-  const std::uint32_t begin = cast_smem_ptr_to_uint(to) + piece_offset<kColumns>(lane % 16, warp);
-#pragma unroll
-  for (int n = 0; n < kColumns / 8; n += 2) {
-    asm volatile("stmatrix.sync.aligned.m8n8.x2.trans.shared.b16 [%0], {%1, %2};" ::"r"(begin + n * 8 * 128),
-                 "r"(rest[n]), "r"(rest[n + 1])
-                 : "memory");
-  }
-}
 
 template <class Shape>
 struct Scan {
@@ -225,14 +180,6 @@ struct Scan {
     }
   }
 
-  /// Rows of absent tokens, which belong to the next sequence: zero times whatever they hold must be zero.
-  __device__ void clear_rows(Element* k, int first) const {
-    constexpr int kPieces = kK / 8;
-    for (int i = first * kPieces + threadIdx.x % kWarpGroup; i < kChunk * kPieces; i += kWarpGroup) {
-      clear_piece(reinterpret_cast<char*>(k) + piece_offset<kChunk>(i / kPieces, i % kPieces));
-    }
-  }
-
   /// What a chunk brings to a thread of the state, besides its tiles.
   struct ChunkInputs {
     int present;  ///< tokens
@@ -295,16 +242,6 @@ struct Scan {
     }
   }
 
-  /// K^T of the tokens that the rest is added to: the last 8 of each 16.
-  static __device__ auto rows_of_rest(Element* k) {
-    const auto chosen = make_tile(make_layout(Int<kK>{}), make_layout(cute::Shape<_8, _4>{}, Stride<_1, _16>{}));
-    return make_tensor(make_smem_ptr(k + 8 * 64), composition(TransposedLayout<Element, kChunk, kK>{}, chosen));
-  }
-
-  static __device__ auto rest_of_writes(Element* rest) {
-    return local_tile(tile<Element, kSlice, kChunk>(rest), cute::Shape<Int<kSlice>, _32>{}, make_coord(0, 0));
-  }
-
   __device__ void advance_state(int group) const {
     auto& slice = shared.slice[group];
     const SliceBarriers barrier(group);
@@ -335,10 +272,10 @@ struct Scan {
 
       inputs.to_error(rows);
       if (inputs.present < kChunk) {
-        clear_rows(stage.k, inputs.present);
+        replace_absent_rows<Element, kK>(stage.k, inputs.present);
         fence_async();
       }
-      if (chunk > 0) barrier_wait(barrier.error_read(), 2 * kWarpGroup);
+      if (!Shape::kKeepsWrites && chunk > 0) barrier_wait(barrier.write_read(), 2 * kWarpGroup);
       store_transposed<Element, kChunk, kSlice>(rows, slice.error);
       fence_async();
       barrier_wait(barrier.state_warps(), kWarpGroup);
@@ -348,33 +285,23 @@ struct Scan {
 #pragma unroll
       for (int i = 0; i < size(state); ++i) state(i) *= inputs.decay;
       wait_for_products(rows);
-#if !ERR_LATE
-      if (!Shape::kKeepsWrites) barrier_arrive(barrier.error_written(), 2 * kWarpGroup);
-#endif
+      if (!Shape::kKeepsWrites) barrier_arrive(barrier.write_written(), 2 * kWarpGroup);
 
       std::uint32_t rest[kSlice / 8];
-      store_transposed<Element, kSlice>(rows, stage.v[group], [&](int half) { return inputs.write[half]; }, rest);
-#if !REST_LATE
+      store_transposed<Element, kSlice>(
+          rows, stage.v[group], [&](int half) { return inputs.write[half]; }, rest);
       store_rest<Element, kSlice>(rest, slice.rest);
-#endif
-      if constexpr (Shape::kKeepsWrites) store_transposed<Element, kChunk, kSlice>(rows, slice.error);
+      if constexpr (Shape::kKeepsWrites) {
+        if (chunk > 0) barrier_wait(barrier.write_read(), 2 * kWarpGroup);
+        store_transposed<Element, kChunk, kSlice>(rows, slice.writes);
+      }
       fence_async();
       barrier_wait(barrier.state_warps(), kWarpGroup);
-#if ERR_LATE
-      barrier_arrive(barrier.error_written(), 2 * kWarpGroup);
-#else
-      if (Shape::kKeepsWrites) barrier_arrive(barrier.error_written(), 2 * kWarpGroup);
-#endif
+      if (Shape::kKeepsWrites) barrier_arrive(barrier.write_written(), 2 * kWarpGroup);
       multiply(FromTransposed{}, transposed<Element, kChunk, kK>(stage.k),
                tile<Element, kSlice, kChunk>(stage.v[group]), state, GMMA::ScaleOut::One);
-#if REST_LATE
-      store_rest<Element, kSlice>(rest, slice.rest);
-      fence_async();
-      barrier_wait(barrier.state_warps(), kWarpGroup);
-#endif
-#if !NO_REST
-      multiply(FromTransposed{}, rows_of_rest(stage.k), rest_of_writes(slice.rest), state, GMMA::ScaleOut::One);
-#endif
+      multiply(FromTransposed{}, transposed_rows_of_rest<Element, kK>(stage.k),
+               tile_of_rest<Element, kSlice>(slice.rest), state, GMMA::ScaleOut::One);
       ring.template advance<Shape::kStages>();
       if (chunk + 1 < chunks) load_inputs(chunk + 1);
       wait_for_products(state);
@@ -423,14 +350,14 @@ struct Scan {
           at(rows, 0, c, half, 0) *= query[half], at(rows, 0, c, half, 1) *= query[half];
         }
       }
-      barrier_wait(barrier.error_written(), 2 * kWarpGroup);
+      barrier_wait(barrier.write_written(), 2 * kWarpGroup);
       multiply(FromTile{}, tile<Element, kChunk, kChunk>(stage.read), tile<Element, kSlice, kChunk>(slice.error), rows,
                GMMA::ScaleOut::One);
       wait_for_products(rows);
       release(shared.control[ring.stage].empty);
       barrier_wait(barrier.output_warps(), kWarpGroup);  // nobody reads E any more: its place takes the output
       store_rows(rows, slice.error, sequence.begin + chunk * kChunk, count(chunk), first_v);
-      if (chunk + 1 < chunks) barrier_arrive(barrier.error_read(), 2 * kWarpGroup);
+      if (chunk + 1 < chunks) barrier_arrive(barrier.write_read(), 2 * kWarpGroup);
     }
   }
 

@@ -8,8 +8,8 @@ namespace comba::delta_rule::cuda::sm90 {
 Implementation implementation();
 
 /// For tests and benchmarks: the columns of V a block of calls to come has, 16, 32, 64 or 128 (64 where two slices do
-/// not fit into a block or V has an odd number of them; 32 where there is no kernel for a full p); 0, as at the start: chosen by the shapes. Results do not
-/// depend on it.
+/// not fit into a block or V has an odd number of them, 32 where there is no such kernel for a full p); 0, as at the
+/// start: chosen by the shapes. Results do not depend on it.
 void force_slice_columns(int columns);
 
 }  // namespace comba::delta_rule::cuda::sm90

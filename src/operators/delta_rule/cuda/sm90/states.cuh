@@ -19,11 +19,14 @@ struct StatesShape : ScanShape<Element, kK, kSlice, kGroups, false> {
     Element v[kGroups][kChunk * kSlice];  ///< later diag(write) Vn
     Element inverse[kChunk * kChunk];
   };
+  struct Slice : Base::Slice {
+    Element writes[kSlice * kChunk];
+  };
   static constexpr int kFitting =
-      (Base::kSharedBytes - kGroups * sizeof(typename Base::Slice)) / (sizeof(Stage) + sizeof(typename Base::Control));
+      (Base::kSharedBytes - kGroups * sizeof(Slice)) / (sizeof(Stage) + sizeof(typename Base::Control));
   static constexpr int kStages = kFitting < 4 ? kFitting : 4;
   struct Shared {
-    typename Base::Slice slice[kGroups];
+    Slice slice[kGroups];
     Stage stage[kStages];
     typename Base::Control control[kStages];
   };
@@ -78,10 +81,11 @@ struct StateRun : Scan<Shape> {
       if (stores) store_tile_rows<kK, kSlice>(slice.state, y.states + index * y.V_rows * kK, y.V_rows, first_v);
       __syncwarp();
       if (chunk + 1 < chunks) barrier_arrive(barrier.state_read(), 2 * kWarpGroup);
-      barrier_wait(barrier.error_written(), 2 * kWarpGroup);
-      if (stores) store_tile_rows<kChunk, kSlice>(slice.error, y.writes + index * y.V_rows * kChunk, y.V_rows, first_v);
+      barrier_wait(barrier.write_written(), 2 * kWarpGroup);
+      if (stores)
+        store_tile_rows<kChunk, kSlice>(slice.writes, y.writes + index * y.V_rows * kChunk, y.V_rows, first_v);
       this->release(this->shared.control[ring.stage].empty);
-      if (chunk + 1 < chunks) barrier_arrive(barrier.error_read(), 2 * kWarpGroup);
+      if (chunk + 1 < chunks) barrier_arrive(barrier.write_read(), 2 * kWarpGroup);
     }
     if (stores) wait_for_stores();
   }
