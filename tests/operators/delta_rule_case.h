@@ -97,6 +97,10 @@ const delta_rule::Implementation& reference();
 /// Tolerances on RMS ratios (operator.md section 6), by tensor name and dtype of the case.
 double tolerance(const std::string& tensor, DType dtype);
 
+/// The same for a gradient of the case. In 16 bits a sum over all tokens may cancel to any part of its terms, whose
+/// rounding remains: the usual tolerance is for the RMS of many heads, and a few of them may miss it.
+double gradient_tolerance(const std::string& tensor, const Buffer& x, const Description& description);
+
 void expect_close(const Outputs& x, const Outputs& expected, const Description& description);
 void expect_close(const Gradients& x, const Gradients& expected, const Description& description);
 

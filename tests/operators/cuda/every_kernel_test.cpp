@@ -1,6 +1,7 @@
 // Each kernel that is compiled runs once, on little data: short enough for compute-sanitizer (make gpu-sanitize).
 #include <gtest/gtest.h>
 
+#include "operators/cuda/device_backward.h"
 #include "operators/cuda/slice_columns.h"
 #include "operators/exact_forward.h"
 
@@ -66,6 +67,24 @@ TEST(CudaEveryKernel, FullFeedback) {
           check_forward(x);
           x.cu_seqlens = {0, 15, 15, 100, 350};
           check_forward(x);
+        }
+      }
+    }
+  }
+}
+
+TEST(CudaEveryKernel, Backward) {
+  for (const DType dtype : {DType::bf16, DType::f16, DType::f32}) {
+    for (const std::int64_t K : kKeyDims) {
+      for (const auto& [dim, V] : {std::pair{K, std::int64_t{136}}, {K - 1, std::int64_t{33}}}) {
+        Description x = small(dtype, dim, V);
+        x.T = 150;
+        x.cu_seqlens = {0, 15, 15, 100, 150};
+        x.feedback = V == 33 ? Feedback::per_value_head : Feedback::scalar;
+        Case c(x);
+        for (const delta_rule::Implementation& implementation : backward_implementations_for(c)) {
+          SCOPED_TRACE(implementation.name);
+          EXPECT_TRUE(same_bits(backward(implementation, c), backward(implementation, c)));
         }
       }
     }

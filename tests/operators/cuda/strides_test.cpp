@@ -89,5 +89,58 @@ TEST(CudaStrides, ChangeNoBits) {
   }
 }
 
+/// The same of backward, whose gradients of q, k and v are columns of one tensor too.
+TEST(CudaStrides, ChangeNoBitsOfGradients) {
+  for (const DType dtype : {DType::bf16, DType::f16, DType::f32}) {
+    Description x;
+    x.dtype = dtype;
+    x.B = 2;
+    x.T = 100;
+    x.H = 2;
+    x.HV = 4;
+    x.K = 72;
+    x.V = 40;
+    Case c(x);
+    const std::int64_t keys = x.H * x.K, columns = 2 * keys + x.HV * x.V;
+    Buffer projection(dtype, {x.B, x.T, columns}), d_projection(dtype, {x.B, x.T, columns});
+    Buffer d_o(dtype, {x.B, x.HV, x.T, x.V});
+    Gradients gradients = empty_gradients(c);
+    DeltaRuleBackward args = backward_args(c, gradients);
+    const auto cut = [&](Buffer& from, std::int64_t first, std::int64_t heads, std::int64_t dim) {
+      return columns_of(from, first, heads, dim);
+    };
+    copy(c.q, cut(projection, 0, x.H, x.K));
+    copy(c.k, cut(projection, keys, x.H, x.K));
+    copy(c.v, cut(projection, 2 * keys, x.HV, x.V));
+    copy(c.d_o, heads_first(d_o));
+    args.inputs.q = cut(projection, 0, x.H, x.K);
+    args.inputs.k = cut(projection, keys, x.H, x.K);
+    args.inputs.v = cut(projection, 2 * keys, x.HV, x.V);
+    args.do_ = heads_first(d_o);
+    args.dq = cut(d_projection, 0, x.H, x.K);
+    args.dk = cut(d_projection, keys, x.H, x.K);
+    args.dv = cut(d_projection, 2 * keys, x.HV, x.V);
+    const delta_rule::Problem problem = delta_rule::check(args);
+    for (const delta_rule::Implementation& implementation : backward_implementations_for(c)) {
+      SCOPED_TRACE(std::string(implementation.name) + "; " + describe(x));
+      if (!implementation.refusal(problem).empty()) continue;
+      const Gradients dense = backward(implementation, c);
+      std::vector<std::uint8_t> scratch(implementation.backward_workspace(problem) + 64);
+      const auto address = (reinterpret_cast<std::uintptr_t>(scratch.data()) + 63) / 64 * 64;
+      implementation.backward(problem, args,
+                              {reinterpret_cast<void*>(address), static_cast<std::int64_t>(scratch.size()) - 64});
+      for (const auto& [view, expected] : {std::pair{args.dq, &dense.dq}, {args.dk, &dense.dk}, {args.dv, &dense.dv}}) {
+        const std::int64_t begin = (static_cast<std::uint8_t*>(view.data) - d_projection.data()) / size_of(dtype);
+        for_each_element(view, [&](std::int64_t offset, std::int64_t i) {
+          ASSERT_EQ(d_projection.at(begin + offset), expected->at(i)) << coordinate(i, expected->sizes());
+        });
+      }
+      EXPECT_TRUE(gradients.da.same_bits(dense.da));
+      EXPECT_TRUE(gradients.d_initial_state.same_bits(dense.d_initial_state));
+      EXPECT_TRUE(d_projection.guards_intact());
+    }
+  }
+}
+
 }  // namespace
 }  // namespace comba::test

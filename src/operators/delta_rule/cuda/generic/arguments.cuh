@@ -34,6 +34,20 @@ struct Arguments {
   float l2norm_eps, scale, beta_scale;
 };
 
+/// A gradient of one number a head; absent: no data.
+struct HeadGradient {
+  float* data = nullptr;
+  std::int64_t stride = 0;
+};
+
+/// What backward is told besides.
+struct GradientTensors {
+  Strided d_o;                                               ///< [B, T, HV, V]
+  Strided d_final_state;                                     ///< [N, HV, K, V] f32
+  Strided dq, dk, dv, dp, d_step, d_decay, d_initial_state;  ///< with the shapes of their inputs
+  HeadGradient db, dd, dA_log, ddt_bias;
+};
+
 /// The bits of an element, in a register of their own: packed in pairs, or converted, they would have to be waited for.
 inline __device__ unsigned load_bits(const float* from) { return *reinterpret_cast<const unsigned*>(from); }
 inline __device__ unsigned load_bits(const __nv_bfloat16* from) {

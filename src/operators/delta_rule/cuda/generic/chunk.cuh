@@ -29,7 +29,7 @@ struct RowFactors {
   float unused[15];
 };
 
-/// Matrices between the tokens of a chunk of one value head (README.md section 9), rounded.
+/// Matrices between the tokens of a chunk of one value head (README.md section 10), rounded.
 template <class Element>
 struct Couplings {
   Element feedback[kSide * kSide];  ///< N
@@ -151,6 +151,39 @@ struct Directions {
   __device__ Piece query(int row, int column) const {
     if (correction == 0) return q(row, column);
     return q(row, column) - along(row, column) * correction;
+  }
+};
+
+/// A tile of corrected queries on its way to shared memory.
+template <class Element>
+struct RawQueries {
+  RawTile<Element> q, along;
+
+  __device__ void load(const Directions<Element>& directions, int first) {
+    q.load(directions.q, first);
+    if (directions.correction != 0) along.load(directions.along, first);
+  }
+  /// Row i times scale[i].
+  __device__ void put(SharedTile<Element>& to, const Directions<Element>& directions, const float* scale) const {
+    if (directions.correction == 0) return q.put(to, scale);
+    for_each_piece([&](int i, int row, int column) {
+      const Piece corrected = q.piece[i].floats() - along.piece[i].floats() * directions.correction;
+      store_piece(corrected * scale[row], &to.at[row][column]);
+    });
+  }
+};
+
+/// The factors of a chunk's rows on their way to shared memory.
+struct RawRowFactors {
+  static constexpr int kVectors = sizeof(RowFactors) / sizeof(uint4);
+  static_assert(kVectors <= kBlockThreads);
+  uint4 vector = {};
+
+  __device__ void load(const RowFactors& from) {
+    if (threadIdx.x < kVectors) vector = reinterpret_cast<const uint4*>(&from)[threadIdx.x];
+  }
+  __device__ void put(RowFactors& to) const {
+    if (threadIdx.x < kVectors) reinterpret_cast<uint4*>(&to)[threadIdx.x] = vector;
   }
 };
 

@@ -8,4 +8,11 @@ void forward_in_chunks_bf16(const Problem& x, const Arguments& arguments, Worksp
   forward_in_chunks<__nv_bfloat16>(x, arguments, workspace);
 }
 
+std::int64_t backward_workspace_bf16(const Problem& x) { return backward_workspace<__nv_bfloat16>(x); }
+
+void backward_in_chunks_bf16(const Problem& x, const Arguments& arguments, const GradientTensors& tensors,
+                             Workspace workspace) {
+  backward_in_chunks<__nv_bfloat16>(x, arguments, tensors, workspace);
+}
+
 }  // namespace comba::delta_rule::cuda::generic

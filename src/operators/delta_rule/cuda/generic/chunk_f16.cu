@@ -8,4 +8,11 @@ void forward_in_chunks_f16(const Problem& x, const Arguments& arguments, Workspa
   forward_in_chunks<__half>(x, arguments, workspace);
 }
 
+std::int64_t backward_workspace_f16(const Problem& x) { return backward_workspace<__half>(x); }
+
+void backward_in_chunks_f16(const Problem& x, const Arguments& arguments, const GradientTensors& tensors,
+                            Workspace workspace) {
+  backward_in_chunks<__half>(x, arguments, tensors, workspace);
+}
+
 }  // namespace comba::delta_rule::cuda::generic

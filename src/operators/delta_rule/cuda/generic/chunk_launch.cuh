@@ -2,7 +2,9 @@
 
 #include "operators/delta_rule/cuda/generic/chunk_launch.h"
 #include "operators/delta_rule/cuda/generic/couple.cuh"
-#include "operators/delta_rule/cuda/generic/scan.cuh"
+#include "operators/delta_rule/cuda/generic/directions.cuh"
+#include "operators/delta_rule/cuda/generic/gradients.cuh"
+#include "operators/delta_rule/cuda/generic/reverse_scan.cuh"
 #include "runtime/cuda_check.h"
 
 /// Workspace and launches of the chunk form.
@@ -76,6 +78,43 @@ void forward_in_chunks(const Problem& x, const Arguments& arguments, Workspace w
   carve_chunks(x, pieces, a);
   launch_couple<Element>(x, a);
   launch_scan<Element, false>(x, a);
+}
+
+template <class Element>
+void carve_backward(const Problem& x, Pieces& pieces, BackwardArguments<Element>& a) {
+  carve_chunks(x, pieces, a);
+  const std::int64_t chunks = a.slots * x.HV, K = a.K_tiles * kSide, V = a.V_tiles * kSide;
+  for (Element** states : {&a.saved.states, &a.d_states}) pieces.take(*states, chunks * K * V);
+  for (float** rows : {&a.saved.errors, &a.d_writes}) pieces.take(*rows, chunks * kSide * V);
+  for (float** rows : {&a.dq_rows, &a.dk_rows}) pieces.take(*rows, chunks * kSide * K);
+  if (x.in.p.given()) pieces.take(a.dp_rows, chunks * kSide * K);
+  pieces.take(a.value_head_sums, chunks);
+  pieces.take(a.key_head_sums, a.slots * x.H);
+}
+
+template <class Element>
+std::int64_t backward_workspace(const Problem& x) {
+  Pieces pieces;
+  BackwardArguments<Element> a;
+  carve_backward(x, pieces, a);
+  return pieces.bytes();
+}
+
+template <class Element>
+void backward_in_chunks(const Problem& x, const Arguments& arguments, const GradientTensors& tensors,
+                        Workspace workspace) {
+  Pieces pieces(workspace.data);
+  BackwardArguments<Element> a;
+  static_cast<Arguments&>(a) = arguments;
+  static_cast<GradientTensors&>(a) = tensors;
+  carve_backward(x, pieces, a);
+  launch_couple<Element>(x, a);
+  launch_scan<Element, true>(x, a);
+  const auto reverse = a.K_tiles <= 2 ? reverse_scan<Element, 2> : reverse_scan<Element, 4>;
+  launch(reverse, x.N * x.HV * a.V_tiles, sizeof(ScanShared<Element>), x, a);
+  launch(gradients<Element>, a.slots * x.HV, sizeof(GradientsShared<Element>), x, a);
+  launch(finish_directions<Element>, a.slots * x.H, 0, x, a);
+  launch(sum_heads<Element>, x.HV, 0, x, a);
 }
 
 }  // namespace comba::delta_rule::cuda::generic

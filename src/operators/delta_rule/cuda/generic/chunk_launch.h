@@ -7,8 +7,17 @@
 namespace comba::delta_rule::cuda::generic {
 
 std::int64_t forward_workspace_bf16(const Problem& x);
-std::int64_t forward_workspace_f16(const Problem& x);
 void forward_in_chunks_bf16(const Problem& x, const Arguments& arguments, Workspace workspace);
+std::int64_t forward_workspace_f16(const Problem& x);
 void forward_in_chunks_f16(const Problem& x, const Arguments& arguments, Workspace workspace);
+std::int64_t backward_workspace_bf16(const Problem& x);
+void backward_in_chunks_bf16(const Problem& x, const Arguments& arguments, const GradientTensors& tensors,
+                             Workspace workspace);
+std::int64_t backward_workspace_f16(const Problem& x);
+void backward_in_chunks_f16(const Problem& x, const Arguments& arguments, const GradientTensors& tensors,
+                            Workspace workspace);
+std::int64_t backward_workspace_f32(const Problem& x);
+void backward_in_chunks_f32(const Problem& x, const Arguments& arguments, const GradientTensors& tensors,
+                            Workspace workspace);
 
 }  // namespace comba::delta_rule::cuda::generic

@@ -2,7 +2,7 @@
 
 #include "operators/delta_rule/cuda/generic/chunk.cuh"
 
-/// First kernel of the chunk form: all of a chunk that does not need the state (README.md section 9).
+/// First kernel of the chunk form: all of a chunk that does not need the state (README.md section 10).
 ///
 ///     A_ij = <p_i, k_j> e^{G0_i - G_j}   (i > j)       N = -A (I + diag(beta) A)^-1
 ///     R_ij = scale <q_i, k_j> e^{G_i - G_j}   (i >= j)

@@ -176,15 +176,16 @@ bool needs_decode_kernel(const Problem& x) {
 
 std::string refusal(const Problem& x) {
   if (x.execution.device != DeviceType::cuda) return "works on tensors in GPU memory only";
-  if (x.verb == Verb::backward) return "has no backward yet";
   const int major = compute_capability_major();
   if (major == 0) return "no GPU is visible";
   if (major < 8) return "needs a GPU of compute capability 8.0 or later";
   if (needs_decode_kernel(x) && !rows_of_vectors(strided(x.state), x.V)) {
     return "needs rows of the state that begin at multiples of 16 bytes";
   }
-  const std::int64_t slices = (x.V + kSliceColumns - 1) / kSliceColumns;
-  return x.N * x.HV * slices < (std::int64_t{1} << 31) ? "" : "has at most 2^31 slices of heads";
+  const std::int64_t slices = (x.V + kSliceColumns - 1) / kSliceColumns, chunks = (x.T + 63) / 64 + 1;
+  const bool fits =
+      x.N * x.HV * slices < (std::int64_t{1} << 31) && (x.B * chunks + x.N) * x.HV < (std::int64_t{1} << 31);
+  return fits ? "" : "has at most 2^31 slices of heads, and chunks of heads";
 }
 
 std::int64_t no_workspace(const Problem&) { return 0; }
@@ -208,6 +209,50 @@ void forward(const Problem& x, const DeltaRuleForward& args, Workspace workspace
   in_chunks(x, arguments(x, x.in.initial_state, args.final_state, args.o), workspace);
 }
 
+HeadGradient head_gradient(const View& view) { return {static_cast<float*>(view.data), view.strides[0]}; }
+
+GradientTensors gradient_tensors(const DeltaRuleBackward& args) {
+  GradientTensors t;
+  t.d_o = strided(args.do_);
+  t.d_final_state = strided(args.d_final_state);
+  t.dq = strided(args.dq);
+  t.dk = strided(args.dk);
+  t.dv = strided(args.dv);
+  t.dp = strided(args.dp);
+  t.d_step = strided(args.dbeta.given() ? args.dbeta : args.dbeta_logit);
+  t.d_decay = strided(args.dg.given() ? args.dg : args.da);
+  t.d_initial_state = strided(args.d_initial_state);
+  t.db = head_gradient(args.db);
+  t.dd = head_gradient(args.dd);
+  t.dA_log = head_gradient(args.dA_log);
+  t.ddt_bias = head_gradient(args.ddt_bias);
+  return t;
+}
+
+std::int64_t backward_workspace(const Problem& x) {
+  switch (x.in.q.dtype) {
+    case DType::bf16:
+      return backward_workspace_bf16(x);
+    case DType::f16:
+      return backward_workspace_f16(x);
+    default:
+      return backward_workspace_f32(x);
+  }
+}
+
+void backward(const Problem& x, const DeltaRuleBackward& args, Workspace workspace) {
+  const Arguments a = arguments(x, x.in.initial_state, {}, {});
+  const GradientTensors tensors = gradient_tensors(args);
+  switch (x.in.q.dtype) {
+    case DType::bf16:
+      return backward_in_chunks_bf16(x, a, tensors, workspace);
+    case DType::f16:
+      return backward_in_chunks_f16(x, a, tensors, workspace);
+    default:
+      return backward_in_chunks_f32(x, a, tensors, workspace);
+  }
+}
+
 void decode_step(const Problem& x, const DeltaRuleDecode& args, Workspace) {
   if (!rows_of_vectors(strided(x.state), x.V)) return run(x, args.state, args.state, args.o);
   DecodeArguments a{arguments(x, args.state, {}, args.o)};
@@ -222,7 +267,7 @@ void decode_step(const Problem& x, const DeltaRuleDecode& args, Workspace) {
 }  // namespace
 
 Implementation implementation() {
-  return {"cuda.generic", refusal, forward_workspace, nullptr, no_workspace, forward, nullptr, decode_step};
+  return {"cuda.generic", refusal, forward_workspace, backward_workspace, no_workspace, forward, backward, decode_step};
 }
 
 }  // namespace comba::delta_rule::cuda::generic

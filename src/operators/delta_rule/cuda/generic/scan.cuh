@@ -2,7 +2,7 @@
 
 #include "operators/delta_rule/cuda/generic/chunk.cuh"
 
-/// From chunk to chunk along a sequence, the state in registers (README.md section 9).
+/// From chunk to chunk along a sequence, the state in registers (README.md section 10).
 ///
 ///     Z = V - diag(feedback) P S      error = Z + N diag(beta) Z      Vn = diag(beta) error
 ///     O = diag(query) Q S + R Vn      S <- decay S + K^T diag(write) Vn
@@ -17,6 +17,7 @@ namespace comba::delta_rule::cuda::generic {
 template <class Element>
 struct ScanShared {
   SharedTile<Element> key, query, state, value, coupling;
+  RowFactors rows;
 };
 
 /// What backward keeps of a scan.
@@ -88,44 +89,76 @@ struct ScanPlace {
         sequence(sequence_at(x, n)) {}
 };
 
-/// kTiles: at least K / 64.
+/// A chunk of the sequence, and where what it brings lies.
+template <class Element>
+struct ScanChunk {
+  Chunk chunk;
+  const Couplings<Element>& couplings;
+  Directions<Element> directions;
+
+  __device__ ScanChunk(const ChunkArguments<Element>& x, const ScanPlace<Element>& place, float correction,
+                       std::int64_t index)
+      : chunk(place.sequence, index),
+        couplings(x.couplings[x.number(chunk.slot, place.heads.value)]),
+        directions(x, chunk, place.heads, correction) {}
+};
+
+/// kTiles: at least K / 64. What a step needs from memory is on its way during the step before.
 template <class Element, int kTiles, bool kForBackward>
-__global__ __launch_bounds__(kBlockThreads,
-                             kTiles <= 2 ? 2 : 1) void scan(const __grid_constant__ ScanArguments<Element> x) {
+__global__ __launch_bounds__(kBlockThreads, 1) void scan(const __grid_constant__ ScanArguments<Element> x) {
   extern __shared__ __align__(16) std::uint8_t memory[];
   auto& shared = *reinterpret_cast<ScanShared<Element>*>(memory);
+  const RowFactors& rows = shared.rows;
   const ScanPlace<Element> place(x);
   const Heads& heads = place.heads;
   const int first_v = place.slice * kSide;
   const float correction = Strengths(x, heads.key).correction;
+  const std::int64_t chunks = place.sequence.chunks();
   StateSlice<kTiles> state;
   state.load(x, x.initial_state, place.n, heads.value, first_v);
 
-  for (std::int64_t index = 0; index < place.sequence.chunks(); ++index) {
-    const Chunk chunk(place.sequence, index);
-    const Couplings<Element>& coupling = x.couplings[x.number(chunk.slot, heads.value)];
-    const RowFactors& rows = coupling.rows;
-    const Directions<Element> directions(x, chunk, heads, correction);
-    const Window<Element> values = rows_of<Element>(x.v, chunk, heads.value, x.V);
-    fill(shared.value, [&](int row, int column) { return values(row, first_v + column); });
-    fill(shared.coupling, tile_window(coupling.feedback));
+  RawRowFactors next_rows;
+  RawTile<Element> next_key, next_value, next_coupling;
+  RawQueries<Element> next_query;
+  const auto load_chunk = [&](std::int64_t index) {
+    if (index >= chunks) return;
+    const ScanChunk<Element> at(x, place, correction, index);
+    next_rows.load(at.couplings.rows);
+    next_key.load(at.directions.p, 0);
+    if constexpr (!kForBackward) next_query.load(at.directions, 0);
+    next_value.load(rows_of<Element>(x.v, at.chunk, heads.value, x.V), first_v);
+    next_coupling.load(tile_window(at.couplings.feedback), 0);
+  };
+  load_chunk(0);
+  for (std::int64_t index = 0; index < chunks; ++index) {
+    const ScanChunk<Element> at(x, place, correction, index);
+    const Chunk& chunk = at.chunk;
+    next_rows.put(shared.rows);
+    next_value.put(shared.value);
+    next_coupling.put(shared.coupling);
+    __syncthreads();
 
     Accumulators recalled, read;  // P S, and Q S
 #pragma unroll
     for (int k = 0; k < kTiles; ++k) {
       if (k >= x.K_tiles) break;
-      const int first = k * kSide;
       store(state.tile[k], shared.state);
-      fill(shared.key, [&](int row, int column) { return directions.p(row, first + column) * rows.p_scale[row]; });
+      next_key.put(shared.key, rows.p_scale);
       if constexpr (kForBackward) {
         Element* const saved = x.saved_tile(x.saved.states, chunk.slot, heads.value, k, place.slice);
         state.tile[k].for_each_pair(
             [&](int row, int column, float(&pair)[2]) { store_pair(saved + row * kSide + column, pair[0], pair[1]); });
       } else {
-        fill(shared.query,
-             [&](int row, int column) { return directions.query(row, first + column) * rows.q_scale[row]; });
+        next_query.put(shared.query, at.directions, rows.q_scale);
       }
       __syncthreads();
+      if (k + 1 < x.K_tiles) {
+        next_key.load(at.directions.p, (k + 1) * kSide);
+        if constexpr (!kForBackward) next_query.load(at.directions, (k + 1) * kSide);
+      } else {
+        next_key.load(at.directions.k, 0);
+        if constexpr (!kForBackward) next_coupling.load(tile_window(at.couplings.read), 0);
+      }
       multiply<As::stored, As::stored>(shared.key, shared.state, recalled);
       if constexpr (!kForBackward) multiply<As::stored, As::stored>(shared.query, shared.state, read);
       __syncthreads();
@@ -151,7 +184,7 @@ __global__ __launch_bounds__(kBlockThreads,
 
     if constexpr (!kForBackward) {
       store(writes, shared.value);
-      fill(shared.coupling, tile_window(coupling.read));
+      next_coupling.put(shared.coupling);
       read.scale_rows([&](int i) { return rows.query[i]; });
       __syncthreads();
       multiply<As::stored, As::stored>(shared.coupling, shared.value, read);
@@ -160,16 +193,18 @@ __global__ __launch_bounds__(kBlockThreads,
 #pragma unroll
     for (int k = 0; k < kTiles; ++k) {
       if (k >= x.K_tiles) break;
-      fill(shared.key, [&](int row, int column) { return directions.k(row, k * kSide + column) * rows.k_scale[row]; });
+      next_key.put(shared.key, rows.k_scale);
       state.tile[k].scale(rows.decay);
       __syncthreads();
+      if (k + 1 < x.K_tiles) {
+        next_key.load(at.directions.k, (k + 1) * kSide);
+      } else {
+        load_chunk(index + 1);
+      }
       multiply<As::transposed, As::stored>(shared.key, shared.state, state.tile[k]);
       __syncthreads();
     }
-    if constexpr (!kForBackward) {
-      write(shared.query, rows_of<Element>(x.o, chunk, heads.value, x.V), first_v);
-      __syncthreads();
-    }
+    if constexpr (!kForBackward) write(shared.query, rows_of<Element>(x.o, chunk, heads.value, x.V), first_v);
   }
   state.store(x, x.final_state, place.n, heads.value, first_v);
 }

@@ -106,19 +106,35 @@ struct Piece {
   }
 };
 
-/// `from` is aligned to 16 bytes.
+/// The same as it lies in memory.
+template <class Element>
+struct RawPiece {
+  static constexpr int kVectors = sizeof(Element) / 2, kCount = 8 / kVectors;
+  uint4 at[kVectors] = {};
+
+  /// `from` is aligned to 16 bytes.
+  __device__ void load(const Element* from) {
+#pragma unroll
+    for (int i = 0; i < kVectors; ++i) at[i] = reinterpret_cast<const uint4*>(from)[i];
+  }
+  __device__ void store(Element* to) const {
+#pragma unroll
+    for (int i = 0; i < kVectors; ++i) reinterpret_cast<uint4*>(to)[i] = at[i];
+  }
+
+  __device__ Piece floats() const {
+    Piece x;
+#pragma unroll
+    for (int i = 0; i < 8; ++i) x.at[i] = static_cast<float>(reinterpret_cast<const Element*>(at)[i]);
+    return x;
+  }
+};
+
 template <class Element>
 __device__ Piece load_piece(const Element* from) {
-  constexpr int kCount = 16 / sizeof(Element);
-  Piece x;
-#pragma unroll
-  for (int i = 0; i < 8; i += kCount) {
-    const uint4 raw = *reinterpret_cast<const uint4*>(from + i);
-    const Element* const elements = reinterpret_cast<const Element*>(&raw);
-#pragma unroll
-    for (int j = 0; j < kCount; ++j) x.at[i + j] = static_cast<float>(elements[j]);
-  }
-  return x;
+  RawPiece<Element> raw;
+  raw.load(from);
+  return raw.floats();
 }
 
 template <class Element>
@@ -134,21 +150,21 @@ __device__ void store_piece(const Piece& x, Element* to) {
   }
 }
 
-/// f(row, column) for each piece of a tile that is this thread's.
+/// f(number, row, column) for each piece of a tile that is this thread's.
 template <class F>
 __device__ void for_each_piece(const F& f) {
   constexpr int kPieces = kSide / 8;
 #pragma unroll
   for (int i = 0; i < kSide * kPieces / kBlockThreads; ++i) {
     const int piece = static_cast<int>(threadIdx.x) + kBlockThreads * i;
-    f(piece / kPieces, piece % kPieces * 8);
+    f(i, piece / kPieces, piece % kPieces * 8);
   }
 }
 
 /// Fills a tile with piece(row, column), rounded.
 template <class Element, class MakePiece>
 __device__ void fill(SharedTile<Element>& tile, const MakePiece& piece) {
-  for_each_piece([&](int row, int column) { store_piece(piece(row, column), &tile.at[row][column]); });
+  for_each_piece([&](int, int row, int column) { store_piece(piece(row, column), &tile.at[row][column]); });
 }
 
 /// A row-major matrix in device memory whose row and column numbers may lie outside: there it is zero.
@@ -165,17 +181,22 @@ struct Window {
         reinterpret_cast<std::uintptr_t>(data) % 16 == 0 && stride * sizeof(Element) % 16 == 0 && columns % 8 == 0;
   }
 
-  __device__ Piece operator()(int row, int column) const {
-    Piece x = {};
+  __device__ RawPiece<Element> raw(int row, int column) const {
+    RawPiece<Element> x;
     if (row >= rows || column >= columns) return x;
     const Element* const from = data + row * stride + column;
-    if (vectors) return load_piece(from);
+    if (vectors) {
+      x.load(from);
+    } else {
 #pragma unroll
-    for (int i = 0; i < 8; ++i) {
-      if (column + i < columns) x.at[i] = static_cast<float>(from[i]);
+      for (int i = 0; i < 8; ++i) {
+        if (column + i < columns) reinterpret_cast<Element*>(x.at)[i] = from[i];
+      }
     }
     return x;
   }
+
+  __device__ Piece operator()(int row, int column) const { return raw(row, column).floats(); }
 
   __device__ void write(int row, int column, const Piece& x) const {
     if (row >= rows || column >= columns) return;
@@ -188,10 +209,30 @@ struct Window {
   }
 };
 
+/// A tile on its way from memory to a tile in shared memory: between load() and put() there is time for other work.
+template <class Element>
+struct RawTile {
+  static constexpr int kPieces = kSide * kSide / 8 / kBlockThreads;
+  RawPiece<Element> piece[kPieces];
+
+  /// The columns of the matrix from `first` on.
+  __device__ void load(const Window<Element>& from, int first) {
+    for_each_piece([&](int i, int row, int column) { piece[i] = from.raw(row, first + column); });
+  }
+  __device__ void put(SharedTile<Element>& to) const {
+    for_each_piece([&](int i, int row, int column) { piece[i].store(&to.at[row][column]); });
+  }
+  /// Row i times factor[i].
+  __device__ void put(SharedTile<Element>& to, const float* factor) const {
+    for_each_piece(
+        [&](int i, int row, int column) { store_piece(piece[i].floats() * factor[row], &to.at[row][column]); });
+  }
+};
+
 /// Writes a tile whose first column is column `first` of the matrix.
 template <class Element>
 __device__ void write(const SharedTile<Element>& tile, const Window<Element>& to, int first) {
-  for_each_piece([&](int row, int column) { to.write(row, first + column, load_piece(&tile.at[row][column])); });
+  for_each_piece([&](int, int row, int column) { to.write(row, first + column, load_piece(&tile.at[row][column])); });
 }
 
 /// Four matrices of 8 x 8 16-bit elements, or their transposes; lane i gives the address of row i % 8 of number i / 8.
