@@ -62,11 +62,11 @@ def time_calls(calls, repetitions: int = 24) -> Timing:
 
 
 def copy_seconds(num_bytes: int, repetitions: int = 24) -> Timing:
-    """Of copies that read and write `num_bytes` in all, in memory that is not cached."""
+    """Of copies that read and write `num_bytes` in all, in memory that is not cached. By a kernel: the copy engines, to
+    which a graph hands a plain copy, reach two thirds of its rate on an H200."""
     count = num_buffers(num_bytes)
-    tensors = torch.ones(2 * count, num_bytes // 2, dtype=torch.uint8, device="cuda")
-    pairs = tensors.view(count, 2, -1)
-    return time_calls([lambda pair=pair: pair[1].copy_(pair[0]) for pair in pairs], repetitions)
+    pairs = torch.ones(count, 2, num_bytes // 2 // 4, dtype=torch.int32, device="cuda")
+    return time_calls([lambda pair=pair: torch.bitwise_not(pair[0], out=pair[1]) for pair in pairs], repetitions)
 
 
 def ceilings() -> dict:

@@ -203,7 +203,8 @@ TEST_F(CudaBackwardAccuracy, MeanLogDecaysFromNoneToAll) {
     for (const double log_decay : {0.0001, 0.01, 0.1, 1.0, 5.0, 20.0}) {
       for (const Rule rule : kRules) {
         for (const bool fused : {false, true}) {
-          Description x = call(1, 200, 2, 128, 128, dtype);
+          // Strong decays leave the last token of each head alone with d_final_state: it takes some heads to judge it.
+          Description x = call(1, 200, 8, 128, 128, dtype);
           x.rule = rule;
           x.log_decay = log_decay;
           x.fused_gates = fused;
@@ -218,7 +219,7 @@ TEST_F(CudaBackwardAccuracy, GatesAtTheirLimits) {
   constexpr double kInfinity = std::numeric_limits<double>::infinity();
   for (const DType dtype : kAllDtypes) {
     for (const Rule rule : kRules) {
-      Description x = call(1, 200, 2, 128, 128, dtype);
+      Description x = call(1, 200, 8, 128, 128, dtype);
       x.rule = rule;
       x.fused_gates = false;
       Case some(x), forgetful(x), mindful(x), silent(x);
