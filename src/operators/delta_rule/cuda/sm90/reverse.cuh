@@ -1,7 +1,5 @@
 #pragma once
 
-#include <cutlass/arch/reg_reconfig.h>
-
 #include "operators/delta_rule/cuda/sm90/backward.h"
 #include "operators/delta_rule/cuda/sm90/bulk_store.cuh"
 #include "operators/delta_rule/cuda/sm90/scan.cuh"
@@ -15,7 +13,7 @@
 /// one that brings them back.
 ///
 /// Grid: (slices of V, value head, sequence), blocks as in scan.cuh: a producer warpgroup; for each slice a state
-/// warpgroup, whose chain is dS+ | dW | dE | dS+ | ..., and a helper warpgroup that rounds diag(query) dO for it ahead
+/// warpgroup, whose chain is dS+ | dW | dE | dS+ | ..., and an assistant warpgroup that rounds diag(query) dO ahead
 /// of time and stores what it leaves behind.
 /// Shared memory: a ring of 2 to 4 chunks, one of q, which is needed last, and dS+, dW, dE.
 namespace comba::delta_rule::cuda::sm90 {
@@ -28,7 +26,7 @@ struct ReverseShape {
 
   static constexpr int kProducerRegisters = 24;
   static constexpr int kStateRegisters = kGroups == 2 ? 160 : 240;
-  static constexpr int kHelperRegisters = kGroups == 2 ? 64 : 160;
+  static constexpr int kAssistantRegisters = kGroups == 2 ? 64 : 160;
 
   struct Stage {
     Element k[kChunk * kK];
@@ -55,7 +53,7 @@ struct ReverseShape {
   }
   static constexpr int kQueryStages = stages(2) >= 2 ? 2 : 1;
   static constexpr int kStages = stages(kQueryStages) < 4 ? stages(kQueryStages) : 4;
-  static_assert(kStages >= 2, "the helper is a chunk ahead");
+  static_assert(kStages >= 2, "the assistant is a chunk ahead");
   struct Shared {
     Slice slice[kGroups];
     Stage stage[kStages];
@@ -174,27 +172,6 @@ struct Reverse {
     return static_cast<float>(reinterpret_cast<const Element*>(&pair)[side]);
   }
 
-  /// Calls f(pair, m, i, half) for each pair of neighbours of the state that a thread holds and that exists.
-  template <class F>
-  __device__ void for_each_pair(const States& states, int first_v, const F& f) const {
-    if (states.data == nullptr) return;
-    float* row = states.data + n * states.stride[0] + head * states.stride[1] + first_row() * states.stride[2] +
-                 first_v + first_column();
-#pragma unroll
-    for (int m = 0; m < kK / 64; ++m) {
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-#pragma unroll
-        for (int i = 0; i < kSlice / 8; ++i) {
-          const bool exists = 64 * m + first_row() + 8 * half < x.K && first_v + 8 * i + first_column() < x.V;
-          if (exists) f(*reinterpret_cast<float2*>(row + 8 * i), m, i, half);
-        }
-        row += (half == 0 ? 8 : 56) * states.stride[2];
-        asm volatile("" : "+l"(row));  // one address at a time: all of them do not fit in registers
-      }
-    }
-  }
-
   __device__ void advance_state(int group) const {
     auto& slice = shared.slice[group];
     const SliceBarriers barrier(group);
@@ -202,9 +179,7 @@ struct Reverse {
     const float strength = KeyHead(x, head / x.group).strength;
     State state;
     clear(state);
-    for_each_pair(y.d_final_state, first_v(group), [&](const float2& pair, int m, int i, int half) {
-      at(state, m, i, half, 0) = pair.x, at(state, m, i, half, 1) = pair.y;
-    });
+    load_state<kK, kSlice>(x, y.d_final_state, n, head, first_v(group), state);
     RingPlace ring, query;
     ChunkInputs inputs;
     const auto load_inputs = [&](int chunk) {
@@ -221,7 +196,7 @@ struct Reverse {
       Element* const q = shared.queries[query.stage].q;
       if (inputs.present < kChunk) {
         wait_barrier(query_control.full, query.phase);
-        wait_barrier(control.scaled, ring.phase);  // the helper has read d_o
+        wait_barrier(control.scaled, ring.phase);  // the assistant has read d_o
         clear_rows<kK>(stage.k, inputs.present);
         clear_rows<kK>(q, inputs.present);
         clear_rows<kSlice>(stage.d_o[group], inputs.present);
@@ -300,9 +275,7 @@ struct Reverse {
       release(control.empty);
       release(query_control.empty);
     }
-    for_each_pair(y.d_initial_state, first_v(group), [&](float2& pair, int m, int i, int half) {
-      pair = make_float2(at(state, m, i, half, 0), at(state, m, i, half, 1));
-    });
+    store_state<kK, kSlice>(x, y.d_initial_state, n, head, first_v(group), state);
   }
 
   /// A slice of d_o as the matrix of kSlice rows that its columns are.
@@ -337,7 +310,8 @@ struct Reverse {
     release(control.scaled);
   }
 
-  __device__ void help(int group) const {
+  /// Rounds diag(query) dO a chunk ahead, and stores dS+ and dE.
+  __device__ void assist(int group) const {
     auto& slice = shared.slice[group];
     const SliceBarriers barrier(group);
     const int chunks = sequence.chunks();
@@ -383,18 +357,8 @@ __global__ __launch_bounds__(Shape::kThreads, 1) void reverse(const __grid_const
     cutlass::arch::fence_barrier_init();
   }
   __syncthreads();
-  const int n = blockIdx.z, head = blockIdx.y, role = cutlass::canonical_warp_group_idx();
-  const Reverse<Shape> run{y, y.forward, shared, sequence(y.forward.sequences, n), head, n};
-  if (role == 0) {
-    cutlass::arch::warpgroup_reg_dealloc<Shape::kProducerRegisters>();
-    if (threadIdx.x == 0) run.produce();
-  } else if (role <= Shape::kGroups) {
-    cutlass::arch::warpgroup_reg_alloc<Shape::kStateRegisters>();
-    run.advance_state(Shape::kGroups == 1 ? 0 : role - 1);
-  } else {
-    cutlass::arch::warpgroup_reg_dealloc<Shape::kHelperRegisters>();
-    run.help(Shape::kGroups == 1 ? 0 : role - 1 - Shape::kGroups);
-  }
+  const int n = blockIdx.z, head = blockIdx.y;
+  share_out<Shape>(Reverse<Shape>{y, y.forward, shared, sequence(y.forward.sequences, n), head, n});
 }
 
 }  // namespace comba::delta_rule::cuda::sm90

@@ -1,6 +1,9 @@
 #pragma once
 
-/// How the warpgroups of a block that goes along a sequence keep step.
+#include <cutlass/arch/reg_reconfig.h>
+#include <cutlass/cutlass.h>
+
+/// How the warpgroups of a block that goes along a sequence share their work and keep step.
 namespace comba::delta_rule::cuda::sm90 {
 
 /// Where a ring stands.
@@ -24,5 +27,22 @@ struct SliceBarriers {
   __device__ int write_written() const { return first + 4; }
   __device__ int write_read() const { return first + 5; }
 };
+
+/// Each warpgroup does its part of the work with its share of the registers: a producer, then the states of the slices,
+/// then the assistants of these.
+template <class Shape, class Work>
+__device__ void share_out(const Work& work) {
+  const int role = cutlass::canonical_warp_group_idx();
+  if (role == 0) {
+    cutlass::arch::warpgroup_reg_dealloc<Shape::kProducerRegisters>();
+    if (threadIdx.x == 0) work.produce();
+  } else if (role <= Shape::kGroups) {
+    cutlass::arch::warpgroup_reg_alloc<Shape::kStateRegisters>();
+    work.advance_state(Shape::kGroups == 1 ? 0 : role - 1);
+  } else {
+    cutlass::arch::warpgroup_reg_dealloc<Shape::kAssistantRegisters>();
+    work.assist(Shape::kGroups == 1 ? 0 : role - 1 - Shape::kGroups);
+  }
+}
 
 }  // namespace comba::delta_rule::cuda::sm90

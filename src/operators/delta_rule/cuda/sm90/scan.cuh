@@ -1,10 +1,9 @@
 #pragma once
 
-#include <cutlass/arch/reg_reconfig.h>
-
 #include "operators/delta_rule/cuda/sm90/gates.cuh"
 #include "operators/delta_rule/cuda/sm90/rest.cuh"
 #include "operators/delta_rule/cuda/sm90/ring.cuh"
+#include "operators/delta_rule/cuda/sm90/state_memory.cuh"
 #include "operators/delta_rule/cuda/sm90/tiles.cuh"
 
 /// Second kernel of the forward pass: from chunk to chunk along a sequence, the state in registers.
@@ -36,7 +35,7 @@ struct ScanShape {
   // Registers a thread; together no more than a launch gives all warpgroups.
   static constexpr int kProducerRegisters = 24;
   static constexpr int kStateRegisters = kGroups == 2 ? 144 : 240;
-  static constexpr int kOutputRegisters = kGroups == 2 ? 80 : 160;
+  static constexpr int kAssistantRegisters = kGroups == 2 ? 80 : 160;
 
   struct Stage {
     Element q[kChunk * kK], k[kChunk * kK];
@@ -200,36 +199,13 @@ struct Scan {
     }
   };
 
-  /// Calls f(pair, m, i, half) for each pair of neighbours of the state that a thread holds and that exists.
-  template <class F>
-  __device__ void for_each_pair(const States& states, int first_v, const F& f) const {
-    if (states.data == nullptr) return;
-    float* row = states.data + n * states.stride[0] + head * states.stride[1] + first_row() * states.stride[2] +
-                 first_v + first_column();
-#pragma unroll
-    for (int m = 0; m < kK / 64; ++m) {
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-#pragma unroll
-        for (int i = 0; i < kSlice / 8; ++i) {
-          const bool exists = 64 * m + first_row() + 8 * half < x.K && first_v + 8 * i + first_column() < x.V;
-          if (exists) f(*reinterpret_cast<float2*>(row + 8 * i), m, i, half);
-        }
-        row += (half == 0 ? 8 : 56) * states.stride[2];
-        asm volatile("" : "+l"(row));  // one address at a time: all of them do not fit in registers
-      }
-    }
-  }
-
   __device__ void advance_state(int group) const {
     auto& slice = shared.slice[group];
     const SliceBarriers barrier(group);
     const int first_v = (blockIdx.x * Shape::kGroups + group) * kSlice, chunks = sequence.chunks();
     State state;
     clear(state);
-    for_each_pair(x.initial_state, first_v, [&](const float2& pair, int m, int i, int half) {
-      at(state, m, i, half, 0) = pair.x, at(state, m, i, half, 1) = pair.y;
-    });
+    load_state<kK, kSlice>(x, x.initial_state, n, head, first_v, state);
     RingPlace ring, feedback_ring;
     ChunkInputs inputs;
     const auto load_inputs = [&](int chunk) {
@@ -286,12 +262,11 @@ struct Scan {
       wait_for_products(state);
       release(shared.control[place].empty);
     }
-    for_each_pair(x.final_state, first_v, [&](float2& pair, int m, int i, int half) {
-      pair = make_float2(at(state, m, i, half, 0), at(state, m, i, half, 1));
-    });
+    store_state<kK, kSlice>(x, x.final_state, n, head, first_v, state);
   }
 
-  __device__ void write_output(int group) const {
+  /// Writes the output.
+  __device__ void assist(int group) const {
     auto& slice = shared.slice[group];
     const SliceBarriers barrier(group);
     const int first_v = (blockIdx.x * Shape::kGroups + group) * kSlice, chunks = sequence.chunks();
@@ -376,18 +351,8 @@ __global__ __launch_bounds__(Shape::kThreads, 1) void scan(const __grid_constant
     cutlass::arch::fence_barrier_init();
   }
   __syncthreads();
-  const int n = blockIdx.z, head = blockIdx.y, role = cutlass::canonical_warp_group_idx();
-  const Scan<Shape> scan{x, shared, sequence(x.sequences, n), head, n};
-  if (role == 0) {
-    cutlass::arch::warpgroup_reg_dealloc<Shape::kProducerRegisters>();
-    if (threadIdx.x == 0) scan.produce();
-  } else if (role <= Shape::kGroups) {
-    cutlass::arch::warpgroup_reg_alloc<Shape::kStateRegisters>();
-    scan.advance_state(Shape::kGroups == 1 ? 0 : role - 1);
-  } else {
-    cutlass::arch::warpgroup_reg_dealloc<Shape::kOutputRegisters>();
-    scan.write_output(Shape::kGroups == 1 ? 0 : role - 1 - Shape::kGroups);
-  }
+  const int n = blockIdx.z, head = blockIdx.y;
+  share_out<Shape>(Scan<Shape>{x, shared, sequence(x.sequences, n), head, n});
 }
 
 }  // namespace comba::delta_rule::cuda::sm90

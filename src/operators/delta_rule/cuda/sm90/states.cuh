@@ -69,7 +69,8 @@ struct StateRun : Scan<Shape> {
     return static_cast<std::int64_t>(this->sequence.slot + chunk) * this->x.HV + this->head;
   }
 
-  __device__ void save(int group) const {
+  /// Stores S and Vn.
+  __device__ void assist(int group) const {
     auto& slice = this->shared.slice[group];
     const SliceBarriers barrier(group);
     const int first_v = (blockIdx.x * Shape::kGroups + group) * kSlice, chunks = this->sequence.chunks();
@@ -103,18 +104,8 @@ __global__ __launch_bounds__(Shape::kThreads, 1) void run_states(const __grid_co
     cutlass::arch::fence_barrier_init();
   }
   __syncthreads();
-  const int n = blockIdx.z, head = blockIdx.y, role = cutlass::canonical_warp_group_idx();
-  const StateRun<Shape> run{{y.forward, shared, sequence(y.forward.sequences, n), head, n}, y};
-  if (role == 0) {
-    cutlass::arch::warpgroup_reg_dealloc<Shape::kProducerRegisters>();
-    if (threadIdx.x == 0) run.produce();
-  } else if (role <= Shape::kGroups) {
-    cutlass::arch::warpgroup_reg_alloc<Shape::kStateRegisters>();
-    run.advance_state(Shape::kGroups == 1 ? 0 : role - 1);
-  } else {
-    cutlass::arch::warpgroup_reg_dealloc<Shape::kOutputRegisters>();
-    run.save(Shape::kGroups == 1 ? 0 : role - 1 - Shape::kGroups);
-  }
+  const int n = blockIdx.z, head = blockIdx.y;
+  share_out<Shape>(StateRun<Shape>{{y.forward, shared, sequence(y.forward.sequences, n), head, n}, y});
 }
 
 }  // namespace comba::delta_rule::cuda::sm90
