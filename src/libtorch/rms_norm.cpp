@@ -7,6 +7,7 @@
 #include <torch/library.h>
 
 #include "base/message.h"
+#include "libtorch/error_translation.h"
 #include "libtorch/fused.h"
 #include "libtorch/threads.h"
 
@@ -158,7 +159,8 @@ std::tuple<at::Tensor, at::Tensor> with_autograd(const at::Tensor& x, const at::
 
 at::Tensor from_dispatcher(const at::Tensor& x, const at::Tensor& weight, const MaybeTensor& gate,
                            std::string_view gate_function, double eps) {
-  return rms_norm(x, weight, eps, gate.value_or(at::Tensor()), function_named(gate_function));
+  return translated(
+      [&] { return rms_norm(x, weight, eps, gate.value_or(at::Tensor()), function_named(gate_function)); });
 }
 
 TORCH_LIBRARY_FRAGMENT(comba, library) {

@@ -11,6 +11,7 @@
 
 #include "base/message.h"
 #include "comba/parallel.h"
+#include "libtorch/error_translation.h"
 #include "libtorch/fused.h"
 #include "libtorch/positions.h"
 #include "libtorch/threads.h"
@@ -182,7 +183,8 @@ at::Tensor with_autograd(const at::Tensor& x, const at::Tensor& weight, const Ma
 
 at::Tensor from_dispatcher(const at::Tensor& x, const at::Tensor& weight, const MaybeTensor& tail,
                            const MaybeTensor& cu_seqlens) {
-  return short_convolution(x, weight, tail.value_or(at::Tensor()), cu_seqlens.value_or(at::Tensor()));
+  return translated(
+      [&] { return short_convolution(x, weight, tail.value_or(at::Tensor()), cu_seqlens.value_or(at::Tensor())); });
 }
 
 TORCH_LIBRARY_FRAGMENT(comba, library) {

@@ -15,9 +15,7 @@ import comba
 from comba import _transformers
 from python import transformers_models as models
 
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU is visible"))]
 every_model = pytest.mark.parametrize("name", list(models.CONFIGS))
-on_every_device = pytest.mark.parametrize("device", DEVICES)
 OURS = {"delta_rule", "delta_rule_decode_step", "short_convolution_cpu", "rms_norm_cpu"}
 
 
@@ -66,7 +64,6 @@ def gradients(model, batch) -> dict:
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
-@on_every_device
 @every_model
 def test_logits_text_and_undoing(name, device):
     model, batch = models.tiny(name).to(device), models.padded_batch()
@@ -85,7 +82,6 @@ def test_logits_text_and_undoing(name, device):
     assert not called.names
 
 
-@on_every_device
 @every_model
 def test_the_cache_holds_the_same(name, device):
     model, ids = models.tiny(name).to(device), models.padded_batch()["input_ids"][1:].to(device)
@@ -106,7 +102,6 @@ def test_the_cache_holds_the_same(name, device):
         assert (ours.shape, ours.dtype) == (theirs.shape, theirs.dtype) and error(ours, theirs) < 1e-4
 
 
-@on_every_device
 @every_model
 def test_gradients_and_checkpointing(name, device):
     model, batch = models.tiny(name).to(device), models.padded_batch(100)
@@ -121,7 +116,6 @@ def test_gradients_and_checkpointing(name, device):
         assert error(again[key], actual[key]) < 1e-6, f"{key} with gradient checkpointing"
 
 
-@on_every_device
 @every_model
 def test_bf16_is_no_further_from_fp32(name, device):
     model, batch = models.tiny(name).to(device).bfloat16(), models.padded_batch()
@@ -140,7 +134,6 @@ def test_bf16_is_no_further_from_fp32(name, device):
         assert greedy(model.eval(), batch).shape == (2, 170)
 
 
-@on_every_device
 def test_packed_sequences_stay_apart(device):
     model, ids = models.tiny("qwen3_5").to(device), models.padded_batch(90)["input_ids"][1:].to(device)
     ends = [0, 15, 50, 90]
