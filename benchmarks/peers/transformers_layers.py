@@ -112,7 +112,7 @@ def measure(kind, whole: bool, model_type: str, sizes: dict, repetitions: int, m
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=pathlib.Path, required=True)
-    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--min-seconds", type=float, default=0.2)
     options = parser.parse_args()
     transformers.logging.set_verbosity_error()

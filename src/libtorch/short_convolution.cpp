@@ -64,22 +64,28 @@ at::Tensor definition(const at::Tensor& x, const at::Tensor& weight, const at::T
 /// [C, 1, W] -> [W, C]: a filter tap of neighbouring channels side by side.
 at::Tensor by_tap(const at::Tensor& weight) { return weight.squeeze(1).t().contiguous(); }
 
-/// [B, T, C] with the channels side by side. Where the tokens are, as PyTorch's convolutions have it, a thread moves 16
-/// tokens of all channels: reading and writing whole cache lines.
+/// [B, T, C] with the channels side by side. Where the tokens are, as PyTorch's convolutions have it, tiles are turned
+/// in a buffer: memory is read and written by runs, not by single numbers of as many pages.
 at::Tensor with_dense_channels(const at::Tensor& x) {
   if (x.is_contiguous() || x.stride(1) != 1) return x.contiguous();
-  constexpr int64_t kTokens = 16;
+  constexpr int64_t kTokens = 128, kChannels = 16;
   const at::Tensor y = at::empty(x.sizes(), x.options());
   const float* source = x.const_data_ptr<float>();
   float* target = y.mutable_data_ptr<float>();
   const int64_t tokens = x.size(1), channels = x.size(2), row_stride = x.stride(0), channel_stride = x.stride(2);
   const int64_t blocks = (tokens + kTokens - 1) / kTokens;
   parallel_for(x.size(0) * blocks, [&](int64_t first, int64_t last) {
+    float tile[kTokens][kChannels];
     for (int64_t i = first; i < last; ++i) {
-      const int64_t row = i / blocks, begin = i % blocks * kTokens, end = std::min(begin + kTokens, tokens);
-      for (int64_t c = 0; c < channels; ++c) {
-        const float* from = source + row * row_stride + c * channel_stride;
-        for (int64_t t = begin; t < end; ++t) target[(row * tokens + t) * channels + c] = from[t];
+      const int64_t row = i / blocks, begin = i % blocks * kTokens, count = std::min(kTokens, tokens - begin);
+      for (int64_t channel = 0; channel < channels; channel += kChannels) {
+        const int64_t width = std::min(kChannels, channels - channel);
+        for (int64_t c = 0; c < width; ++c) {
+          const float* from = source + row * row_stride + (channel + c) * channel_stride + begin;
+          for (int64_t t = 0; t < count; ++t) tile[t][c] = from[t];
+        }
+        float* to = target + (row * tokens + begin) * channels + channel;
+        for (int64_t t = 0; t < count; ++t) std::copy_n(tile[t], width, to + t * channels);
       }
     }
   });
