@@ -1,6 +1,6 @@
 """Measures the operator on this machine's CPU, and the published implementations beside it, and writes the results:
-docs/benchmarks/operator-cpu.json; then training steps, docs/benchmarks/training-cpu.json; and from both
-docs/benchmarks.md (--table only writes that again). What benchmarks/peers.py measured on a GPU stands there too, from
+docs/benchmarks/operator-cpu.json; then training steps, docs/benchmarks/training-cpu.json, and the layers of transformers
+as they are and patched, docs/benchmarks/transformers-cpu.json; and from all docs/benchmarks.md (--table only writes that again). What benchmarks/peers.py measured on a GPU stands there too, from
 docs/benchmarks/operator-gpu.json; --gpu FILE takes new results of it and measures nothing."""
 
 import argparse
@@ -15,14 +15,14 @@ import tempfile
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "docs/benchmarks/operator-cpu.json"
 TRAINING = ROOT / "docs/benchmarks/training-cpu.json"
+LAYERS = ROOT / "docs/benchmarks/transformers-cpu.json"
 GPU = ROOT / "docs/benchmarks/operator-gpu.json"
 PAGE = ROOT / "docs/benchmarks.md"
-REQUIREMENTS = "scripts/requirements-bench.txt"
 
 INTRODUCTION = """# Benchmarks
 
-Made by `make bench` (`scripts/bench.py`) from [operator-cpu.json](benchmarks/operator-cpu.json) and
-[training-cpu.json](benchmarks/training-cpu.json), which hold every repetition.
+Made by `make bench` (`scripts/bench.py`) from [operator-cpu.json](benchmarks/operator-cpu.json),
+[training-cpu.json](benchmarks/training-cpu.json) and [transformers-cpu.json](benchmarks/transformers-cpu.json), which hold every repetition.
 Each time is the median of the repetitions; rows take turns, so that a slow minute of the machine meets all of them.
 Every rate stands beside the best this machine did in the same run: a large matrix product, or an update in place of as many bytes.
 FLOP are those of the chunk form (163,840 forward and 393,216 backward a token and head at D = 128); bytes are those of the state, read and written.
@@ -72,6 +72,17 @@ def measure_training() -> None:
     _write(TRAINING, {"command": "make bench", "commit": _commit(), "config": CONFIG, "comba": ours, "pytorch": theirs})
 
 
+def measure_layers() -> str:
+    """The layers of transformers, as they are and patched. Returns what the measuring found too slow, or nothing."""
+    told = ROOT / "build/layers.json"
+    peer = [sys.executable, "benchmarks/peers/transformers_layers.py", "--json", told]
+    run = subprocess.run(peer, cwd=ROOT, env=QUIET, stderr=subprocess.PIPE, text=True)
+    if run.returncode not in (0, 1) or not told.exists():
+        sys.exit(f"bench.py: {run.stderr}")
+    _write(LAYERS, {"command": "make bench", "commit": _commit(), **json.loads(told.read_text())})
+    return run.stderr if run.returncode else ""
+
+
 def measure() -> None:
     ours, peer = ROOT / "build/operator.json", ROOT / "build/transformers.json"
     subprocess.run(["build/release/bin/comba", "bench", "operator", "--device", "cpu", "--json", ours], cwd=ROOT, check=True)
@@ -83,17 +94,6 @@ def measure() -> None:
         "transformers": json.loads(peer.read_text()),
     }
     _write(RESULTS, results)
-
-
-def _installed() -> bool:
-    return subprocess.run([sys.executable, "-c", "import transformers"], capture_output=True).returncode == 0
-
-
-def _install_command() -> list[str]:
-    uv = ["uv", "pip", "install", "--python", sys.executable, "-r", REQUIREMENTS]
-    pip = [sys.executable, "-m", "pip", "install", "-r", REQUIREMENTS]
-    has_pip = subprocess.run([sys.executable, "-m", "pip", "--version"], capture_output=True).returncode == 0
-    return pip if has_pip else uv
 
 
 def training_section(training: dict) -> list[str]:
@@ -117,6 +117,31 @@ def training_section(training: dict) -> list[str]:
         rows.append(f"| {name} | {seconds * 1e3:.1f} | {first['tokens'] / seconds:,.0f} | {share:.0%} |")
     rows.append(f"\nRatio of the medians: {theirs / ours:.2f}; of the single rounds: {', '.join(f'{r:.2f}' for r in ratios)}.")
     return rows
+
+
+def layers_section(layers: dict) -> list[str]:
+    context = layers["context"]
+    ceiling = 2 * 2048**3 / statistics.median(context["sgemm_seconds"])
+    lines = [
+        "\n## Layers of transformers on CPU\n",
+        "One Gated DeltaNet layer of each model, at its published size, as transformers computes it without other packages and after "
+        "`comba.patch_transformers()` ([transformers_layers.py](../benchmarks/peers/transformers_layers.py); [what it does](transformers.md)), in turns in one "
+        f"process; {context['program']}, fp32, {context['threads']} threads, commit {layers['commit']}. Prefill and training (forward and backward) of "
+        f"{max(row['tokens'] for row in layers['rows']):,} tokens, decode of one. Without projections: the linear maps' results are given, the rest of the "
+        f"layer runs, which is what patching is about; the whole layer has them, and they take the same time on both sides, at best "
+        f"that of a matrix product ({ceiling / 1e9:.0f} GFLOP/s at 2048).\n",
+        "| layer | | transformers, ms | patched, ms | ratio | whole layer: transformers, ms | patched, ms | ratio |",
+        "|---|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    found = {(row["model"], row["kind"], row["whole"]): row for row in layers["rows"]}
+    for model, kind in dict.fromkeys((row["model"], row["kind"]) for row in layers["rows"]):
+        cells = []
+        for whole in (False, True):
+            row = found[model, kind, whole]
+            times = [statistics.median(row[side]) * 1e3 for side in ("transformers", "comba")]
+            cells += [*(f"{ms:.2f}" for ms in times), f"{row['ratio']:.1f}"]
+        lines.append(f"| {model} | {kind} | " + " | ".join(cells) + " |")
+    return lines
 
 
 def _cell_of_peer(peer: dict | None) -> str:
@@ -175,7 +200,7 @@ def gpu_section(gpu: dict) -> list[str]:
     return lines
 
 
-def page(results: dict, training: dict, gpu: dict | None) -> str:
+def page(results: dict, training: dict, layers: dict, gpu: dict | None) -> str:
     """The text of docs/benchmarks.md."""
     ours, peer = results["comba"], results["transformers"]
     context = ours["context"]
@@ -202,13 +227,14 @@ def page(results: dict, training: dict, gpu: dict | None) -> str:
         theirs, mine = row["median_seconds"], our_seconds[row["name"]]
         lines.append(f"| {row['name']} | {theirs * 1e3:.2f} | {mine * 1e3:.2f} | {theirs / mine:.1f} |")
     lines += training_section(training)
+    lines += layers_section(layers)
     lines += gpu_section(gpu) if gpu else []
     return "\n".join(lines) + "\n"
 
 
 def page_of_the_results() -> str:
     gpu = json.loads(GPU.read_text()) if GPU.exists() else None
-    return page(json.loads(RESULTS.read_text()), json.loads(TRAINING.read_text()), gpu)
+    return page(*(json.loads(file.read_text()) for file in (RESULTS, TRAINING, LAYERS)), gpu)
 
 
 def take_gpu_results(file: pathlib.Path) -> None:
@@ -225,18 +251,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--table", action="store_true", help="write docs/benchmarks.md from the results there are")
     parser.add_argument("--training", action="store_true", help="measure training steps only, and keep the other results")
+    parser.add_argument("--layers", action="store_true", help="measure the layers of transformers only, and keep the other results")
     parser.add_argument("--gpu", type=pathlib.Path, metavar="FILE", help="take the results of benchmarks/peers.py in FILE, and measure nothing")
     options = parser.parse_args()
     if options.gpu:
         take_gpu_results(options.gpu)
+    slow = ""
     if not options.table and not options.gpu:
-        if not _installed():
-            subprocess.run(_install_command(), cwd=ROOT, check=True)
-        if not options.training:
+        only = options.training or options.layers
+        if not only:
             measure()
-        measure_training()
+        if options.training or not only:
+            measure_training()
+        if options.layers or not only:
+            slow = measure_layers()
     PAGE.write_text(page_of_the_results())
     print(f"wrote {PAGE.relative_to(ROOT)}")
+    if slow:
+        sys.exit(f"bench.py: {slow}")
 
 
 if __name__ == "__main__":

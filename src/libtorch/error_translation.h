@@ -8,4 +8,15 @@ namespace comba {
 /// for Python sets it when it is loaded; programs in C++ get the Error as it is.
 inline void (*translate_error)(const Error& error) = nullptr;
 
+/// What `body` returns; an Error that it throws is translated.
+template <class Body>
+auto translated(const Body& body) {
+  try {
+    return body();
+  } catch (const Error& error) {
+    if (translate_error) translate_error(error);
+    throw;
+  }
+}
+
 }  // namespace comba

@@ -27,12 +27,7 @@ const std::string kOptionSchema =
 
 template <void (*kKernel)(Stack&)>
 void run(const c10::OperatorHandle&, Stack* stack) {
-  try {
-    kKernel(*stack);
-  } catch (const Error& error) {
-    if (translate_error) translate_error(error);
-    throw;
-  }
+  translated([&] { kKernel(*stack); });
 }
 
 template <void (*kKernel)(Stack&)>
