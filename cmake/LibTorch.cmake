@@ -3,6 +3,9 @@
 # precompiled header every target that uses LibTorch shares. libtorch.so itself stays out: it only adds the CUDA
 # libraries, whose loading costs every start of every program.
 
+if(SKBUILD)
+  set(COMBA_PYTHON ${Python_EXECUTABLE})  # the one that pip runs in
+endif()
 find_program(COMBA_PYTHON python PATHS ${PROJECT_SOURCE_DIR}/.venv/bin NO_DEFAULT_PATH
              DOC "Python whose torch package is linked")
 if(NOT COMBA_PYTHON)

@@ -1,7 +1,9 @@
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/csrc/autograd/custom_function.h>
+#include <torch/csrc/autograd/functions/basic_ops.h>
 
+#include <algorithm>
 #include <vector>
 
 #include "libtorch/delta_rule_call.h"
@@ -101,6 +103,23 @@ void delta_rule_autograd(Stack& stack) {
   const variable_list outputs =
       DeltaRuleFunction::apply(at::TensorList(given.tensors), given.slots, options, output_final_state, check_borders);
   push(stack, outputs[0], outputs[1]);
+}
+
+void delta_rule_backward_autograd(const c10::OperatorHandle& op, Stack* stack) {
+  const auto requires_grad = [](const c10::IValue& x) { return x.isTensor() && x.toTensor().requires_grad(); };
+  const auto arguments = torch::jit::last(*stack, op.schema().arguments().size());
+  const bool recorded = at::GradMode::is_enabled() && std::any_of(arguments.begin(), arguments.end(), requires_grad);
+  {
+    const at::AutoDispatchBelowADInplaceOrView below_autograd;
+    op.callBoxed(stack);
+  }
+  if (!recorded) return;
+  std::vector<at::Tensor> gradients = pop(*stack).toTensorVector();
+  for (at::Tensor& gradient : gradients) gradient.set_requires_grad(true);  // else no node is put on them
+  const auto refusal = std::make_shared<torch::autograd::DelayedError>(
+      "[delta_rule] a second derivative is not implemented: its gradients cannot be differentiated",
+      static_cast<int64_t>(gradients.size()));
+  push(*stack, (*refusal)(std::move(gradients)));
 }
 
 }  // namespace comba

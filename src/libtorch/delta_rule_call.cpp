@@ -29,6 +29,11 @@ DeltaRuleTensors from_list(at::ArrayRef<at::Tensor> list) {
   return inputs;
 }
 
+void require_ranks(const DeltaRuleTensors& x) {
+  require(x.q.dim() == 4 && x.v.dim() == 4, ErrorCode::invalid_argument,
+          "[delta_rule] q must be [B, T, H, K] and v [B, T, HV, V]; got ", x.q.sym_sizes(), " and ", x.v.sym_sizes());
+}
+
 DeltaRuleInputs const_views(const DeltaRuleTensors& x, c10::Device device) {
   return {
       .q = const_view("q", x.q, device),

@@ -34,6 +34,10 @@ inline constexpr std::size_t kNumGradients = kNumInputs - 1;
 std::array<at::Tensor, kNumInputs> to_list(const DeltaRuleTensors& inputs);
 DeltaRuleTensors from_list(at::ArrayRef<at::Tensor> list);
 
+/// Throws Error unless q and v have 4 dimensions each: the results are made from these, before the operator checks its
+/// arguments.
+void require_ranks(const DeltaRuleTensors& inputs);
+
 /// Throws Error for one that is not on `device`.
 DeltaRuleInputs const_views(const DeltaRuleTensors& inputs, c10::Device device);
 

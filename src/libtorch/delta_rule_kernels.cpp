@@ -22,12 +22,6 @@ DeltaRuleTensors with_unit_strides(DeltaRuleTensors inputs) {
   return inputs;
 }
 
-// Result tensors are made before the operator checks its arguments, so their own making must not fail on bad ones.
-void require_ranks(const DeltaRuleTensors& x) {
-  require(x.q.dim() == 4 && x.v.dim() == 4, ErrorCode::invalid_argument,
-          "[delta_rule] q must be [B, T, H, K] and v [B, T, HV, V]; got ", x.q.sizes(), " and ", x.v.sizes());
-}
-
 at::Tensor empty_output(const DeltaRuleTensors& x) { return at::empty(x.v.sizes(), x.q.options()); }
 
 at::Tensor empty_state(const DeltaRuleTensors& x) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/core/stack.h>
 
 /// Kernels for LibTorch's dispatcher. They take their arguments from the stack and leave their results there, in the
@@ -16,7 +17,13 @@ void delta_rule_meta(torch::jit::Stack& stack);
 void delta_rule_backward_meta(torch::jit::Stack& stack);
 void delta_rule_decode_step_meta(torch::jit::Stack& stack);
 
+// delta_rule or delta_rule_decode_step with q, k, v and p in the dtype of torch.autocast.
+void delta_rule_autocast(const c10::OperatorHandle& op, torch::jit::Stack* stack);
+
 // delta_rule with a node in the autograd graph.
 void delta_rule_autograd(torch::jit::Stack& stack);
+
+// delta_rule_backward whose results throw when they are differentiated.
+void delta_rule_backward_autograd(const c10::OperatorHandle& op, torch::jit::Stack* stack);
 
 }  // namespace comba

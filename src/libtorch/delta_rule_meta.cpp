@@ -1,5 +1,6 @@
 #include <ATen/ATen.h>
 
+#include "base/message.h"
 #include "libtorch/delta_rule_call.h"
 #include "libtorch/delta_rule_kernels.h"
 
@@ -9,6 +10,19 @@ namespace {
 using torch::jit::pop;
 using torch::jit::push;
 using torch::jit::Stack;
+
+// A tensor on a device without data sends the whole call here: its neighbours that have data would get results that
+// nobody computed.
+void require_one_device(const DeltaRuleTensors& x, const at::Tensor& state = {}) {
+  const c10::Device device = x.q.device();
+  const auto require_same = [&](const at::Tensor& tensor) {
+    if (!tensor.defined()) return;
+    require(tensor.device() == device, ErrorCode::invalid_argument,
+            "[delta_rule] all tensors must be on one device; got q on ", device, " and another on ", tensor.device());
+  };
+  for (const at::Tensor& tensor : to_list(x)) require_same(tensor);
+  require_same(state);
+}
 
 // Sizes may be symbols here: torch.compile traces these kernels for shapes it does not know yet.
 at::Tensor empty_output(const DeltaRuleTensors& x) { return at::empty_symint(x.v.sym_sizes(), x.q.options()); }
@@ -20,6 +34,8 @@ void delta_rule_meta(Stack& stack) {
   const bool output_final_state = pop(stack).toBool();
   pop_options(stack);
   const DeltaRuleTensors x = pop_inputs(stack);
+  require_ranks(x);
+  require_one_device(x);
   const auto state_options = x.q.options().dtype(at::kFloat);
   at::Tensor final_state = at::empty({0}, state_options);
   if (output_final_state) {
@@ -47,8 +63,11 @@ void delta_rule_backward_meta(Stack& stack) {
 void delta_rule_decode_step_meta(Stack& stack) {
   pop_options(stack);
   pop_rows(stack);
-  pop(stack);  // state
-  push(stack, empty_output(pop_inputs(stack)));
+  const at::Tensor state = pop(stack).toTensor();
+  const DeltaRuleTensors x = pop_inputs(stack);
+  require_ranks(x);
+  require_one_device(x, state);
+  push(stack, empty_output(x));
 }
 
 }  // namespace comba

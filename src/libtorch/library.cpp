@@ -5,6 +5,7 @@
 #include "libtorch/delta_rule.h"
 #include "libtorch/delta_rule_call.h"
 #include "libtorch/delta_rule_kernels.h"
+#include "libtorch/error_translation.h"
 
 // Registration and the C++ functions that call it share this file, so that whoever links one has the other.
 namespace comba {
@@ -26,7 +27,12 @@ const std::string kOptionSchema =
 
 template <void (*kKernel)(Stack&)>
 void run(const c10::OperatorHandle&, Stack* stack) {
-  kKernel(*stack);
+  try {
+    kKernel(*stack);
+  } catch (const Error& error) {
+    if (translate_error) translate_error(error);
+    throw;
+  }
 }
 
 template <void (*kKernel)(Stack&)>
@@ -63,10 +69,19 @@ TORCH_LIBRARY_IMPL(comba, Meta, library) {
   library.impl("delta_rule_decode_step", boxed<delta_rule_decode_step_meta>());
 }
 
-// A second derivative, or one through decode_step, ends in an error that names the operator.
+void implement_autocast(torch::Library& library) {
+  for (const char* name : {"delta_rule", "delta_rule_decode_step"}) {
+    library.impl(name, torch::CppFunction::makeFromBoxedFunction<&delta_rule_autocast>());
+  }
+}
+
+TORCH_LIBRARY_IMPL(comba, AutocastCPU, library) { implement_autocast(library); }
+TORCH_LIBRARY_IMPL(comba, AutocastCUDA, library) { implement_autocast(library); }
+
+// A second derivative, or one through decode_step, ends in an error that says so.
 TORCH_LIBRARY_IMPL(comba, Autograd, library) {
   library.impl("delta_rule", boxed<delta_rule_autograd>());
-  library.impl("delta_rule_backward", torch::autograd::autogradNotImplementedFallback());
+  library.impl("delta_rule_backward", torch::CppFunction::makeFromBoxedFunction<&delta_rule_backward_autograd>());
   library.impl("delta_rule_decode_step", torch::autograd::autogradNotImplementedFallback());
 }
 

@@ -100,6 +100,7 @@ class OnADevice(unittest.TestCase):
         self.assertLess(error, tolerance, f"{what}: error {error:.2e}")
 
     def refusal(self, call) -> str:
-        with self.assertRaises(RuntimeError) as caught:
+        """Of a call that breaks a rule."""
+        with self.assertRaises(ValueError) as caught:
             call()
         return str(caught.exception)
