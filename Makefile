@@ -83,6 +83,7 @@ gpu-test: ## the tests of the GPU code alone; with COMBA_CUDA=ON and no GPU each
 	@$(MAKE) --no-print-directory build COMBA_CUDA=ON
 	@$(ctest) $(build) -L '^gpu$$'
 	@$(python) -m pytest -v -k OnGpu tests/libtorch
+	@$(python) -m pytest -v -k cuda tests/python
 
 # initcheck takes NaN for a value that somebody wrote: for it memory is left as it comes.
 gpu-sanitize: ## each GPU kernel once under the four tools of compute-sanitizer (TOOLS=memcheck for one)

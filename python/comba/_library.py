@@ -44,13 +44,16 @@ def check_torch(library: pathlib.Path, wanted: str | None, found: str) -> None:
                           "pip install --no-build-isolation .")
 
 
-def load() -> None:
-    """Registers torch.ops.comba. ImportError when the library is missing or was built with another torch."""
-    if hasattr(torch.ops.comba, "delta_rule"):
-        return
-    library = find()
+def register(library: pathlib.Path) -> None:
+    """Makes its operators torch.ops.comba. ImportError when it was built with another torch, or is no such library."""
     check_torch(library, built_with(library).get("torch"), torch.__version__)
     try:
         torch.ops.load_library(library)
     except OSError as error:
         raise ImportError(f"[comba] {library} does not load into torch {torch.__version__}: {error}") from error
+
+
+def load() -> None:
+    """Finds and registers the operators, once a process."""
+    if not hasattr(torch.ops.comba, "delta_rule"):
+        register(find())

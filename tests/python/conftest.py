@@ -1,4 +1,11 @@
+import os
+import pathlib
+
 import pytest
+
+if "COMBA_BUILD_DIR" in os.environ:
+    build = pathlib.Path(__file__).resolve().parents[2] / os.environ["COMBA_BUILD_DIR"]
+    os.environ.setdefault("COMBA_TORCH_LIBRARY", str(build / "lib" / "libcomba_torch.so"))
 
 
 @pytest.fixture(params=["cpu", "cuda"])

@@ -157,27 +157,36 @@ def fused_recurrent_gated_delta_rule(
     return o, _flipped(where, final_state, state_v_first)
 
 
-def _chunk(where, rule, q, k, v, *, beta=None, beta_logit=None, **arguments):
-    beta = _ones_unless_given(where, v, beta, beta_logit)
-    return delta_rule(q, k, v, beta=beta, beta_logit=beta_logit, rule=rule, convention="fla", **arguments)
+def _chunk(where, rule, q, k, v, *, l2norm, output_final_state, beta=None, beta_logit=None, **arguments):
+    require_tensors(where, q=q, k=k, v=v)
+    require_flags(where, use_qk_l2norm_in_kernel=l2norm, output_final_state=output_final_state)
+    return delta_rule(q, k, v, beta=_ones_unless_given(v, beta, beta_logit), beta_logit=beta_logit, rule=rule,
+                      convention="fla", l2norm=l2norm, output_final_state=output_final_state, **arguments)
 
 
-def _recurrent(where, rule, q, k, v, *, initial_state=None, output_final_state=False, cu_seqlens=None, **arguments):
+def _recurrent(where, rule, q, k, v, *, initial_state=None, cu_seqlens=None, **arguments):
     """By the decode step where it can: without gradients, and for sequences that are not packed."""
-    gates = [value for value in arguments.values() if isinstance(value, torch.Tensor)]
     require_tensors(where, q=q, k=k, v=v)
     require_optional_tensors(where, initial_state=initial_state)
-    require_flags(where, output_final_state=output_final_state)
-    if cu_seqlens is not None or q.dim() != 4 or wants_gradient(q, k, v, initial_state, *gates):
-        return _chunk(where, rule, q, k, v, initial_state=initial_state, output_final_state=output_final_state,
-                      cu_seqlens=cu_seqlens, **arguments)
-    if initial_state is None:
-        state = q.new_zeros((q.size(0), v.size(-2), q.size(-1), v.size(-1)), dtype=torch.float32)
-    else:
-        state = to_fp32(initial_state).clone(memory_format=torch.contiguous_format)
-    beta = _ones_unless_given(where, v, arguments.pop("beta", None), arguments.get("beta_logit"))
+    given = [value for value in (q, k, v, initial_state, *arguments.values()) if isinstance(value, torch.Tensor)]
+    state = None if q.dim() != 4 or v.dim() != 4 else _state(q, v, initial_state)
+    if state is None or cu_seqlens is not None or wants_gradient(*given):
+        return _chunk(where, rule, q, k, v, initial_state=initial_state, cu_seqlens=cu_seqlens, **arguments)
+    l2norm, output_final_state = arguments["l2norm"], arguments.pop("output_final_state")
+    require_flags(where, use_qk_l2norm_in_kernel=l2norm, output_final_state=output_final_state)
+    beta = _ones_unless_given(v, arguments.pop("beta", None), arguments.get("beta_logit"))
     o = delta_rule_decode_step(q, k, v, state, beta=beta, rule=rule, convention="fla", **arguments)
     return o, state if output_final_state else None
+
+
+def _state(q, v, initial_state):
+    """A state to advance in place; None when the given one cannot be one of these q and v."""
+    shape = (q.size(0), v.size(2), q.size(3), v.size(3))
+    if initial_state is None:
+        return q.new_zeros(shape, dtype=torch.float32)
+    if initial_state.shape != shape or initial_state.device != q.device or not initial_state.is_floating_point():
+        return None
+    return to_fp32(initial_state).clone(memory_format=torch.contiguous_format)
 
 
 def _gates(where, v, g, beta, use_gate, A_log, dt_bias, use_sigmoid, allow_neg_eigval) -> dict:
@@ -194,8 +203,7 @@ def _gates(where, v, g, beta, use_gate, A_log, dt_bias, use_sigmoid, allow_neg_e
     return {**decay, "beta": beta}
 
 
-def _ones_unless_given(where, v, beta, beta_logit):
-    require_tensors(where, v=v)
+def _ones_unless_given(v, beta, beta_logit):
     given = beta is not None or beta_logit is not None
     return beta if given or v.dim() != 4 else v.new_ones(v.shape[:3], dtype=torch.float32)
 

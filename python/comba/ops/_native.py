@@ -11,6 +11,7 @@ from comba.ops._arguments import (
     require_tensors,
     require_word,
     to_fp32,
+    wants_gradient,
 )
 
 Rule = Literal["comba", "gated_delta"]
@@ -132,6 +133,10 @@ def delta_rule_decode_step(
     require_tensors(where, q=q, k=k, v=v, state=state)
     require_optional_tensors(where, beta=beta, beta_logit=beta_logit, g=g, a=a, A_log=A_log, dt_bias=dt_bias, p=p, b=b,
                              d=d, state_indices=state_indices, num_accepted=num_accepted)
+    if wants_gradient(state):
+        raise ValueError(f"[{where}] state must not require a gradient, since it is overwritten; got one that does")
+    if any(size > 1 and stride == 0 for size, stride in zip(state.shape, state.stride())):
+        raise ValueError(f"[{where}] state must have memory for each of its elements; got an expanded tensor")
     require_options(where, rule, convention, l2norm, l2norm_eps, scale, beta_scale)
     g, dt_bias = with_defaults(v, g, a, A_log, dt_bias)
     return torch.ops.comba.delta_rule_decode_step(
