@@ -13,7 +13,7 @@ import venv
 import zipfile
 
 import pytest
-from rules import tree
+from rules import readme, tree
 
 from comba import _library
 
@@ -131,6 +131,12 @@ def test_a_file_that_is_no_library_is_named(tmp_path):
     with pytest.raises(ImportError) as caught:
         _library.register(wrong)
     assert "torch must be 1.0.0" in str(caught.value)
+
+
+def test_the_example_of_the_documentation_runs():
+    (code,) = readme.blocks("python", tree.read("docs/python.md"))
+    shown = python(sys.executable, code + "print(list(o.shape), list(state.shape), bool(o.isfinite().all()))")
+    assert shown == "[2, 1, 4, 64] [2, 4, 64, 64] True\n"
 
 
 def test_the_import_is_quick():

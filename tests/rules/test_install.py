@@ -1,5 +1,6 @@
 """An installed library serves a stranger, wherever its folder was moved to."""
 
+import os
 import sys
 
 import pytest
@@ -41,5 +42,6 @@ def test_the_installed_program_runs(prefix):
 
 def test_the_installed_operators_run_in_pytorch(prefix):
     (code,) = readme.blocks("python")
-    shape = consumer.run(sys.executable, "-c", code.replace("dir/", f"{prefix}/") + "print(list(o.shape), bool(o.isfinite().all()))")
-    assert shape == "[1, 256, 4, 64] True\n"
+    environment = {**os.environ, "COMBA_TORCH_LIBRARY": str(prefix / "lib" / "libcomba_torch.so")}
+    shown = consumer.run(sys.executable, "-c", code + "print(list(o.shape), bool(o.isfinite().all()))", env=environment)
+    assert shown == "[1, 256, 4, 64] True\n"
