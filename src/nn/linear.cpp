@@ -5,7 +5,7 @@
 
 #include <algorithm>
 
-#include "nn/fused.h"
+#include "libtorch/fused.h"
 
 namespace comba::nn {
 namespace {

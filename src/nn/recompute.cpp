@@ -7,7 +7,7 @@
 
 #include <utility>
 
-#include "nn/fused.h"
+#include "libtorch/fused.h"
 
 namespace comba::nn {
 namespace {

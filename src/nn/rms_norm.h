@@ -2,16 +2,9 @@
 
 #include <torch/nn/module.h>
 
-#include "operators/rms_norm/rms_norm.h"
+#include "libtorch/rms_norm.h"
 
 namespace comba::nn {
-
-/// y = weight x / sqrt(mean(x^2) + eps) f(gate), means over the last dimension, in fp32 for 16-bit x.
-/// With an fp32 weight beside a 16-bit x, the gate's function is in fp32 too.
-/// f is sigmoid (Comba) or silu (Gated DeltaNet); without a gate (undefined) it is 1.
-/// x, gate [..., D], weight [D] -> [..., D] in the dtype of x
-at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps, const at::Tensor& gate = {},
-                    GateFunction function = GateFunction::sigmoid);
 
 /// Parameter: weight [D].
 class RMSNorm : public torch::nn::Module {

@@ -2,17 +2,12 @@
 
 #include <torch/nn/module.h>
 
+#include "libtorch/short_convolution.h"
 #include "nn/layer_state.h"
 
 namespace comba::nn {
 
-/// y[t, c] = silu(sum_j weight[c, j] x[t - (W - 1) + j, c]): causal, one filter a channel, SiLU behind it.
-/// x [B, T, C], weight [C, 1, W] -> [B, T, C].  Before its first token a sequence reads `tail` [B, W - 1, C], or zeros;
-/// with cu_seqlens each packed sequence reads zeros, and `tail` must be absent.
-at::Tensor short_convolution(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& tail,
-                             const at::Tensor& cu_seqlens);
-
-/// Parameter: weight [C, 1, W].
+/// Causal convolution over the tokens of each channel, with SiLU.  Parameter: weight [C, 1, W].
 class ShortConvolution : public torch::nn::Module {
  public:
   ShortConvolution(int64_t channels, int64_t width, const at::TensorOptions& options)

@@ -3,7 +3,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "libtorch/threads.h"
-#include "nn/fused.h"
+#include "libtorch/fused.h"
 #include "operators/swiglu/swiglu.h"
 
 namespace comba::nn {

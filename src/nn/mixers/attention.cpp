@@ -1,6 +1,6 @@
 #include "nn/mixers/attention.h"
 
-#include "nn/positions.h"
+#include "libtorch/positions.h"
 #include "nn/rotary_embedding.h"
 
 namespace comba::nn {

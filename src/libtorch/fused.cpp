@@ -1,4 +1,4 @@
-#include "nn/fused.h"
+#include "libtorch/fused.h"
 
 #include <ATen/core/grad_mode.h>
 
@@ -6,7 +6,7 @@
 
 #include "base/message.h"
 
-namespace comba::nn {
+namespace comba {
 
 bool are_cpu_floats(std::initializer_list<at::Tensor> tensors) {
   return std::all_of(tensors.begin(), tensors.end(), [](const at::Tensor& tensor) {
@@ -14,9 +14,16 @@ bool are_cpu_floats(std::initializer_list<at::Tensor> tensors) {
   });
 }
 
+bool is_computed_in_floats(const at::Tensor& x, const at::Tensor& weight) {
+  const auto is_half = [](const at::Tensor& tensor) {
+    return tensor.scalar_type() == at::kBFloat16 || tensor.scalar_type() == at::kHalf;
+  };
+  return is_half(x) && (weight.scalar_type() == at::kFloat || (x.is_cpu() && is_half(weight)));
+}
+
 void refuse_second_derivative(const char* layer) {
   // Grad mode is on inside backward exactly when create_graph asks for a graph of it.
   require(!at::GradMode::is_enabled(), ErrorCode::unsupported, "[", layer, "] a second derivative is not implemented");
 }
 
-}  // namespace comba::nn
+}  // namespace comba

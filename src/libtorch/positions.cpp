@@ -1,11 +1,11 @@
-#include "nn/positions.h"
+#include "libtorch/positions.h"
 
 #include <algorithm>
 #include <numeric>
 
 #include "base/message.h"
 
-namespace comba::nn {
+namespace comba {
 
 std::vector<int64_t> sequence_borders(const at::Tensor& cu_seqlens, int64_t num_tokens) {
   if (!cu_seqlens.defined()) return {};
@@ -28,4 +28,4 @@ at::Tensor positions_in_sequences(const at::Tensor& cu_seqlens, int64_t num_toke
   return positions.to(cu_seqlens.device());
 }
 
-}  // namespace comba::nn
+}  // namespace comba
