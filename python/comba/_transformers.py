@@ -27,7 +27,8 @@ def patch_transformers() -> Patch:
     CPU. Models built before are changed as well as those built after.
 
     What our operators do not take runs as before: head dims above 256, other dtypes than fp32, bf16 and fp16, other
-    devices, torch.export. Packed sequences (`cu_seq_lens_q`, or `seq_idx`), which transformers alone refuses, work.
+    devices, torch.export. Packed sequences (`cu_seq_lens_q`, or `seq_idx`), which transformers alone
+    refuses or mixes, work.
 
     Returns the patch: its text tells what was replaced, `undo()` or the end of a `with` statement puts it back. A
     second call while one is active returns that one.

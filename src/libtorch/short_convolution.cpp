@@ -7,7 +7,10 @@
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
+#include <algorithm>
+
 #include "base/message.h"
+#include "comba/parallel.h"
 #include "libtorch/fused.h"
 #include "libtorch/positions.h"
 #include "libtorch/threads.h"
@@ -60,13 +63,35 @@ at::Tensor definition(const at::Tensor& x, const at::Tensor& weight, const at::T
 /// [C, 1, W] -> [W, C]: a filter tap of neighbouring channels side by side.
 at::Tensor by_tap(const at::Tensor& weight) { return weight.squeeze(1).t().contiguous(); }
 
+/// [B, T, C] with the channels side by side. Where the tokens are, as PyTorch's convolutions have it, a thread moves 16
+/// tokens of all channels: reading and writing whole cache lines.
+at::Tensor with_dense_channels(const at::Tensor& x) {
+  if (x.is_contiguous() || x.stride(1) != 1) return x.contiguous();
+  constexpr int64_t kTokens = 16;
+  const at::Tensor y = at::empty(x.sizes(), x.options());
+  const float* source = x.const_data_ptr<float>();
+  float* target = y.mutable_data_ptr<float>();
+  const int64_t tokens = x.size(1), channels = x.size(2), row_stride = x.stride(0), channel_stride = x.stride(2);
+  const int64_t blocks = (tokens + kTokens - 1) / kTokens;
+  parallel_for(x.size(0) * blocks, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) {
+      const int64_t row = i / blocks, begin = i % blocks * kTokens, end = std::min(begin + kTokens, tokens);
+      for (int64_t c = 0; c < channels; ++c) {
+        const float* from = source + row * row_stride + c * channel_stride;
+        for (int64_t t = begin; t < end; ++t) target[(row * tokens + t) * channels + c] = from[t];
+      }
+    }
+  });
+  return y;
+}
+
 const float* data_of(const at::Tensor& tensor) { return tensor.defined() ? tensor.const_data_ptr<float>() : nullptr; }
 
 // The definition's kernel for fp32 tensors on the CPU and W = 4, as operators of their own: any strides.
 at::Tensor forward_on_cpu(const at::Tensor& x, const at::Tensor& weight, const MaybeTensor& tail,
                           const MaybeTensor& cu_seqlens) {
   use_torch_threads_once();
-  const at::Tensor dense_x = x.contiguous();
+  const at::Tensor dense_x = with_dense_channels(x);
   const at::Tensor taps = by_tap(weight);
   const at::Tensor dense_tail = tail ? tail->contiguous() : at::Tensor();
   const at::Tensor y = at::empty(x.sizes(), x.options());
@@ -88,7 +113,7 @@ std::tuple<at::Tensor, at::Tensor> backward_on_cpu(const at::Tensor& dy, const a
   use_torch_threads_once();
   const auto borders = sequence_borders(cu_seqlens.value_or(at::Tensor()), x.size(1));
   const auto pieces = cut_into_pieces(x.size(0), x.size(1), borders);
-  const at::Tensor dense_dy = dy.contiguous(), dense_x = x.contiguous();
+  const at::Tensor dense_dy = with_dense_channels(dy), dense_x = with_dense_channels(x);
   const at::Tensor taps = by_tap(weight);
   const at::Tensor dense_tail = tail ? tail->contiguous() : at::Tensor();
   const at::Tensor dx = at::empty(x.sizes(), x.options());

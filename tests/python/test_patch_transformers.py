@@ -1,5 +1,6 @@
 """comba.patch_transformers: what transformers computes with its own PyTorch code, on our operators."""
 
+import contextlib
 import copy
 import sys
 
@@ -153,8 +154,8 @@ def test_packed_sequences_stay_apart(device):
         for told in ({}, {"seq_idx": numbers[None]}):
             assert error(layer(x, cu_seq_lens_q=cu_seqlens, **told), expected) < 1e-5
         patch.undo()
-        with pytest.raises(ValueError, match="packed"):
-            layer(x, cu_seq_lens_q=cu_seqlens)
+        with contextlib.suppress(ValueError):  # transformers alone refuses, in 5.17 it looks across the borders
+            assert error(layer(x, cu_seq_lens_q=cu_seqlens), expected) > 1e-3
 
 
 @pytest.mark.parametrize("module", _transformers._modeling_modules(), ids=lambda module: module.__name__.split(".")[2])
