@@ -76,8 +76,10 @@ class _SentencePiece:
         from sentencepiece import SentencePieceProcessor as processor
 
         model = base64.b64decode(content["model"])
-        self.first, self.later = processor(model_proto=model), processor(model_proto=model)
-        self.later.override_normalizer_spec(add_dummy_prefix=False)
+        self.first = processor(model_proto=model)
+        # A protocol buffer with something behind it takes that over: normalizer_spec (field 3) of add_dummy_prefix
+        # (field 3) and remove_extra_whitespaces (field 4), both false, as within a document.
+        self.later = processor(model_proto=model + bytes([0x1A, 4, 0x18, 0, 0x20, 0]))
         bos = self.first.bos_id()
         self.bos = bos if bos >= 0 else self.first.vocab_size()
         self.vocab = self.first.vocab_size() + (bos < 0)
