@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from comba.nn.layers import RMSNorm, ShortConvolution, positions_in_sequences
+from comba.nn.layers import RMSNorm, ShortConvolution
 from comba.nn.state import LayerState
 from comba.ops import delta_rule, delta_rule_decode_step
 
@@ -42,7 +42,7 @@ class DeltaRuleMixer(nn.Module):
     rule = "comba"
     convention = "paper"
     beta_scale = 1.0
-    gate_function = staticmethod(torch.sigmoid)
+    gate_function = "sigmoid"
 
     def __init__(
         self,
@@ -126,10 +126,9 @@ class DeltaRuleMixer(nn.Module):
             raise self._error("cu_seqlens needs B = 1, and neither state nor mask", f"B = {len(x)}")
         if mask is not None:
             x = x * mask[..., None]  # The convolutions read zeros there, as they do before a sequence.
-        position = None if cu_seqlens is None else positions_in_sequences(cu_seqlens, x.shape[1])
-        q = self._project("q", x, state, position).unflatten(-1, (self.num_heads, self.head_dim))  # [B, T, H, K]
-        k = self._project("k", x, state, position).unflatten(-1, (self.num_heads, self.head_dim))  # [B, T, H, K]
-        v = self._project("v", x, state, position).unflatten(-1, (self.num_v_heads, self.head_v_dim))  # [B, T, HV, V]
+        q = self._project("q", x, state, cu_seqlens).unflatten(-1, (self.num_heads, self.head_dim))  # [B, T, H, K]
+        k = self._project("k", x, state, cu_seqlens).unflatten(-1, (self.num_heads, self.head_dim))  # [B, T, H, K]
+        v = self._project("v", x, state, cu_seqlens).unflatten(-1, (self.num_v_heads, self.head_v_dim))  # [B, T, HV, V]
         beta_logit, a = self.b_proj(x), self.a_proj(x)  # [B, T, HV]
         if mask is not None:
             beta_logit, a = (gate.masked_fill(~mask[..., None], CLOSED_GATE) for gate in (beta_logit, a))
@@ -141,16 +140,17 @@ class DeltaRuleMixer(nn.Module):
         gate = self.g_proj(x).view_as(o) if self.g_proj is not None else None
         return self.o_proj(self.o_norm(o, gate).flatten(2))
 
-    def _project(self, name: str, x: torch.Tensor, state: LayerState | None, position) -> torch.Tensor:
+    def _project(self, name: str, x: torch.Tensor, state: LayerState | None, cu_seqlens) -> torch.Tensor:
         """q, k or v: projection, convolution, SiLU."""
         projected = getattr(self, f"{name}_proj")(x)
         convolution = getattr(self, f"{name}_conv1d")
         if convolution is None:
             return F.silu(projected)
-        y, tail = convolution(projected, None if state is None else state[name], position)
-        if state is not None:
-            state[name] = tail
-        return y
+        if state is None:
+            return convolution(projected, cu_seqlens=cu_seqlens)
+        tail = state[name]
+        state[name] = convolution.next_tail(projected, tail)
+        return convolution(projected, tail)
 
     def _feedback(self) -> dict[str, torch.Tensor]:
         """The operator's b and d, [H] each, where there are any."""
@@ -239,7 +239,7 @@ class GatedDeltaNet(DeltaRuleMixer):
     """
 
     rule = "gated_delta"
-    gate_function = staticmethod(F.silu)
+    gate_function = "silu"
 
     def __init__(
         self, hidden_size: int, num_heads: int, head_dim: int, *, allow_neg_eigval: bool = False, device=None, dtype=None, **sizes

@@ -7,14 +7,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import comba.ops  # noqa: F401  registers torch.ops.comba
+
 
 class RMSNorm(nn.Module):
     """y = weight x / sqrt(mean(x^2) + eps) f(gate), in fp32 for 16-bit x.  x, gate [..., D] -> [..., D]
 
-    f is `gate_function`, torch.sigmoid (Comba) or silu (Gated DeltaNet). Parameter: weight [D].
+    f is `gate_function`, "sigmoid" (Comba) or "silu" (Gated DeltaNet). Parameter: weight [D].
     """
 
-    def __init__(self, dim: int, eps: float = 1e-5, gate_function=None, device=None, dtype=None):
+    def __init__(self, dim: int, eps: float = 1e-5, gate_function: str = "sigmoid", device=None, dtype=None):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(dim, device=device, dtype=dtype))
         self.eps = eps
@@ -25,11 +27,7 @@ class RMSNorm(nn.Module):
         nn.init.ones_(self.weight)
 
     def forward(self, x: torch.Tensor, gate: torch.Tensor | None = None) -> torch.Tensor:
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        y = wide * (wide.square().mean(-1, keepdim=True) + self.eps).rsqrt() * self.weight
-        if gate is not None:
-            y = y * self.gate_function(gate.to(y.dtype))
-        return y.to(x.dtype)
+        return torch.ops.comba.rms_norm(x, self.weight, gate, gate_function=self.gate_function, eps=self.eps)
 
 
 class ShortConvolution(nn.Module):
@@ -52,23 +50,14 @@ class ShortConvolution(nn.Module):
         return self.weight.new_zeros(batch, width - 1, channels)
 
     def forward(
-        self, x: torch.Tensor, tail: torch.Tensor | None = None, position: torch.Tensor | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """y, and the last W - 1 inputs, which the next call takes as `tail`.
+        self, x: torch.Tensor, tail: torch.Tensor | None = None, cu_seqlens: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """tail: the W - 1 inputs before x, which no gradient reaches; cu_seqlens [N + 1]: borders, without a tail."""
+        return torch.ops.comba.short_convolution(x, self.weight, None if tail is None else tail.to(x.dtype), cu_seqlens)
 
-        position [T]: each token's place in its packed sequence, before which its filter reads zeros."""
-        channels, _, width = self.weight.shape
-        tail = self.initial_tail(len(x)) if tail is None else tail
-        history = torch.cat([tail.to(x.dtype), x], dim=1)  # [B, W - 1 + T, C]
-        weight = self.weight.to(torch.promote_types(x.dtype, self.weight.dtype))
-        wide = history.to(weight.dtype)
-        if position is None:
-            y = F.conv1d(wide.transpose(1, 2), weight, groups=channels).transpose(1, 2)
-        else:
-            taps = wide.unfold(1, width, 1)  # [B, T, C, W]
-            inside = position[:, None] >= torch.arange(width - 1, -1, -1, device=x.device)  # [T, W]
-            y = (taps * inside[:, None] * weight[:, 0]).sum(-1)
-        return F.silu(y).to(x.dtype), history[:, x.shape[1] :].detach()
+    def next_tail(self, x: torch.Tensor, tail: torch.Tensor) -> torch.Tensor:
+        """The last W - 1 inputs after x."""
+        return torch.cat([tail.to(x.dtype), x.detach()], dim=1)[:, x.shape[1] :]
 
 
 class SwiGLU(nn.Module):
