@@ -9,14 +9,14 @@ import sys
 
 import torch
 
-from comba.models import CombaConfig, CombaForCausalLM
+from comba.models import CombaConfig, CombaForCausalLM, parameter_groups
 
 text = torch.tensor(list(pathlib.Path(sys.argv[1]).read_bytes()))
 steps = int(sys.argv[3]) if len(sys.argv) > 3 else 300
 device = "cuda" if torch.cuda.is_available() else "cpu"
 sizes = {"hidden_size": 128, "num_hidden_layers": 2, "num_heads": 2, "head_dim": 64, "intermediate_size": 256}
 model = CombaForCausalLM(CombaConfig(**sizes, vocab_size=257, initializer_range=0.02)).to(device)
-optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, betas=(0.9, 0.95), weight_decay=0.01)
+optimizer = torch.optim.AdamW(parameter_groups(model), lr=3e-3, betas=(0.9, 0.95))
 for step in range(1, steps + 1):
     starts = torch.randint(len(text) - 256, (8,))
     ids = torch.stack([text[start : start + 256] for start in starts]).to(device)  # [B, T]

@@ -165,16 +165,28 @@ def test_a_new_model_is_drawn_as_the_paper_draws_it():
     assert 0.9 * bound < block.attn.o_proj.weight.abs().max() <= bound
 
 
+def test_what_is_no_matrix_does_not_decay(model):
+    decaying, others = (group["params"] for group in models.parameter_groups(model, weight_decay=0.1))
+    names = {id(each): name for name, each in model.named_parameters()}
+    assert len(decaying) + len(others) == len(names)
+    ends = {names[id(each)].rsplit(".", 1)[1] for each in others}
+    assert ends <= {"A_log", "dt_bias", "D", "decay", "bias", "weight"}
+    assert all("norm" in names[id(each)] for each in others if names[id(each)].endswith("weight"))
+
+
 def test_trainer_lowers_the_loss(tmp_path):
     accelerate = pytest.importorskip("accelerate")  # noqa: F841  what Trainer needs
     pattern = torch.arange(1, 17).repeat(4)
     rows = [{"input_ids": pattern.roll(shift)[:48], "labels": pattern.roll(shift)[:48]} for shift in range(16)]
     model = make("hybrid").train()
     arguments = transformers.TrainingArguments(
-        output_dir=str(tmp_path), max_steps=12, per_device_train_batch_size=8, learning_rate=1e-2, logging_steps=1,
+        output_dir=str(tmp_path), max_steps=12, per_device_train_batch_size=8, logging_steps=1,
         report_to=[], save_strategy="no", gradient_checkpointing=True, use_cpu=True, disable_tqdm=True,
     )
-    trainer = transformers.Trainer(model=model, args=arguments, train_dataset=rows, eval_dataset=rows)
+    optimizer = torch.optim.AdamW(models.parameter_groups(model), lr=1e-2)
+    trainer = transformers.Trainer(
+        model=model, args=arguments, train_dataset=rows, eval_dataset=rows, optimizers=(optimizer, None)
+    )
     trainer.train()
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     assert len(losses) == 12
@@ -200,6 +212,39 @@ def test_trainer_lowers_the_loss(tmp_path):
 def test_wrong_configurations_are_named(wrong, complaint):
     with pytest.raises(ValueError, match=complaint):
         models.CombaConfig(**wrong)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+class TestOnGpu:
+    @pytest.mark.parametrize("name", CONFIGS)
+    def test_logits_gradients_and_text_are_those_of_the_cpu(self, name):
+        ids, model = random_ids(2, 150), make(name)
+        model(ids, labels=ids).loss.backward()
+        with torch.no_grad():
+            logits = model(ids).logits
+        gradients = {name: each.grad for name, each in model.named_parameters()}
+        on_gpu = make(name).cuda()
+        on_gpu(ids.cuda(), labels=ids.cuda()).loss.backward()
+        with torch.no_grad():
+            assert relative_error(on_gpu(ids.cuda()).logits.cpu(), logits) < 1e-3
+        for parameter, each in on_gpu.named_parameters():
+            if not parameter.endswith("k_proj.bias"):  # a softmax hides it: its gradient is rounding
+                assert relative_error(each.grad.cpu(), gradients[parameter]) < 1e-2, parameter
+        text = {"max_new_tokens": 20, "do_sample": False}
+        assert torch.equal(on_gpu.generate(ids[:, :30].cuda(), **text), greedy(on_gpu, ids[:, :30].cuda(), 20))
+
+    def test_bf16_trains(self):
+        model, ids = make("hybrid").cuda().train(), random_ids(4, 64).cuda()
+        optimizer = torch.optim.AdamW(models.parameter_groups(model), lr=1e-2)
+        losses = []
+        for _ in range(10):
+            with torch.autocast("cuda", torch.bfloat16):
+                loss = model(ids, labels=ids).loss
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        assert losses[-1] < 0.7 * losses[0]
 
 
 def test_wrong_calls_are_named():

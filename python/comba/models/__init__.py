@@ -9,6 +9,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from comba.models.cache import LayerStateCache
 from comba.models.causal_lm import CombaForCausalLM, CombaModel, GatedDeltaNetForCausalLM, TransformerForCausalLM
 from comba.models.config import CombaConfig, GatedDeltaNetConfig, TransformerConfig
+from comba.models.optimizer import parameter_groups
 
 for _config, _model in (
     (CombaConfig, CombaForCausalLM),
@@ -27,4 +28,5 @@ __all__ = [
     "LayerStateCache",
     "TransformerConfig",
     "TransformerForCausalLM",
+    "parameter_groups",
 ]

@@ -84,7 +84,6 @@ class DeltaRuleMixer(nn.Module):
         self.a_proj = linear(hidden_size, num_v_heads)
         self.A_log = nn.Parameter(torch.empty(num_v_heads, **options))
         self.dt_bias = nn.Parameter(torch.empty(num_v_heads, **options))
-        self.A_log._no_weight_decay = self.dt_bias._no_weight_decay = True  # for optimizers that ask
         self.q_conv1d = ShortConvolution(key_size, conv_size, **options) if use_short_conv else None
         self.k_conv1d = ShortConvolution(key_size, conv_size, **options) if use_short_conv else None
         self.v_conv1d = ShortConvolution(value_size, conv_size, **options) if use_short_conv else None
@@ -205,11 +204,7 @@ class Comba(DeltaRuleMixer):
         self.correction_factor = correction_factor
 
         def per_head(wanted: bool) -> nn.Parameter | None:
-            if not wanted:
-                return None
-            parameter = nn.Parameter(torch.empty(num_heads, device=device, dtype=dtype))
-            parameter._no_weight_decay = True
-            return parameter
+            return nn.Parameter(torch.empty(num_heads, device=device, dtype=dtype)) if wanted else None
 
         self.D = per_head(use_output_correction)
         self.decay = per_head(use_inner_decay)
