@@ -80,6 +80,18 @@ def test_padding_on_the_left_is_not_there(mixer):
     assert close(mixer(more, state), mixer(more, plain))
 
 
+@pytest.mark.parametrize("mixer", [name for name in MIXERS if "comba" in name or "deltanet" in name], indirect=True)
+def test_padding_leaves_the_recurrent_state_as_it_is(mixer):
+    x = tokens()
+    state = mixer.initial_state(len(x))
+    mixer(x, state)
+    before = state["recurrent"].clone()
+    for num_padding in (3, 70):  # token by token, and in chunks
+        with torch.no_grad():
+            mixer(x[:, :num_padding], state, torch.zeros(len(x), num_padding, dtype=torch.bool))
+        assert torch.equal(state["recurrent"], before)
+
+
 def test_packed_sequences_are_separate(mixer):
     x = tokens(1)
     borders = torch.tensor([0, 1, 1, 40, T])
