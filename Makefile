@@ -82,7 +82,7 @@ tsan: setup ## the tests below LibTorch under the thread sanitizer
 gpu-test: ## the tests of the GPU code alone; with COMBA_CUDA=ON and no GPU each is skipped by name
 	@$(MAKE) --no-print-directory build COMBA_CUDA=ON
 	@$(ctest) $(build) -L '^gpu$$'
-	@$(python) -m pytest -v -k OnGpu tests/libtorch
+	@$(python) -m pytest -v -k OnGpu tests/libtorch tests/python
 	@$(python) -m pytest -v -k cuda tests/python
 
 # initcheck takes NaN for a value that somebody wrote: for it memory is left as it comes.

@@ -83,30 +83,32 @@ def pieces_of(tokenizer, description: dict) -> list[bytes]:
     return [piece(id) for id in range(highest + 1)]
 
 
-def tokenizer() -> None:
-    """Reads what a tokenizer.json holds; sends what C++ needs for decoding, as JSON, then the ids of each text."""
+def describe_tokenizer(content: bytes):
+    """A tool that encodes as the tokenizer.json `content` says, and what decodes its ids (a comba_tokenizer.json)."""
     tokenizers = need("tokenizers")
-    content = read_message()
     try:
         tool = tokenizers.Tokenizer.from_buffer(content)
     except Exception as error:
         sys.exit(f"the file must be a tokenizer.json: {error}")
     pieces = pieces_of(tool, json.loads(content))
     names = ("<s>", "<bos>", "<|begin_of_text|>", "<|endoftext|>", "[BOS]", "<|startoftext|>")
-    bos = next((id for id in map(tool.token_to_id, names) if id is not None), -1)
-    encode = lambda text: tool.encode(text, add_special_tokens=False).ids
-    first = encode("a")
+    first = tool.encode("a", add_special_tokens=False).ids
     blob = b"".join(struct.pack("<I", len(piece)) + piece for piece in pieces)
-    header = {
+    return tool, {
         "type": "table",
         "source_md5": hashlib.md5(content).hexdigest(),
-        "bos": bos,
+        "bos": next((id for id in map(tool.token_to_id, names) if id is not None), -1),
         "leading_space": bool(first) and pieces[first[0]].startswith(b" "),
         "pieces": base64.b64encode(blob).decode(),
     }
-    write_message(json.dumps(header).encode())
+
+
+def tokenizer() -> None:
+    """Reads what a tokenizer.json holds; sends what C++ needs for decoding, as JSON, then the ids of each text."""
+    tool, description = describe_tokenizer(read_message())
+    write_message(json.dumps(description).encode())
     while (text := read_message()) is not None:
-        ids = encode(text.decode(errors="replace"))
+        ids = tool.encode(text.decode(errors="replace"), add_special_tokens=False).ids
         write_message(struct.pack(f"<{len(ids)}I", *ids))
 
 

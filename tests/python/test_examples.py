@@ -1,26 +1,71 @@
-"""The examples run as they stand."""
+"""The examples and the code of the documents run, and do what they say."""
 
+import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
 import pytest
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+from apps.program import Program
+from apps.small_run import train_small_run
+from rules import readme, tree
+
+EXAMPLES = tree.ROOT / "examples"
 
 
-def run(name: str, *words: str) -> str:
-    """What it prints."""
-    command = [sys.executable, ROOT / "examples" / name, *words]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+@pytest.fixture(scope="module")
+def comba(comba_program, tmp_path_factory) -> Program:
+    """The program in a folder with a trained model."""
+    program = Program(comba_program, tmp_path_factory.mktemp("examples"))
+    train_small_run(program)
+    return program
 
 
-def test_patch_qwen3_next():
-    pytest.importorskip("transformers", reason="transformers is not installed")
-    told = run("patch_qwen3_next.py", "--hidden", "64", "--tokens", "70")
+def python(folder: pathlib.Path, *arguments) -> str:
+    result = subprocess.run(
+        [sys.executable, *map(str, arguments)], cwd=folder, capture_output=True, text=True, timeout=300,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+def test_train(comba):
+    (comba.folder / "text.txt").write_text("A state that is corrected before it is written forgets less. " * 30)
+    printed = python(comba.folder, EXAMPLES / "train.py", "text.txt", "trained", 8)
+    first, last = (float(bits) for bits in re.findall(r"([\d.]+) bits per byte", printed))
+    assert last < 0.9 * first
+    assert "A state that is corrected before it is w" in printed
+    assert "398,224 parameters" in comba.succeed("inspect", "model", comba.folder / "trained")
+
+
+def test_exchange_checkpoint(comba):
+    printed = python(comba.folder, EXAMPLES / "exchange_checkpoint.py", "run", "half")
+    assert printed.startswith("The text of ")
+
+    def bits_per_byte(model: str) -> float:
+        return json.loads(comba.succeed("eval", "--model", model, "--data", "data", "--json"))["bits_per_byte"]
+
+    assert bits_per_byte("half") == pytest.approx(bits_per_byte("run"), rel=0.02)
+    written = comba.folder / "half" / "model.safetensors"
+    assert written.stat().st_size < 0.6 * (comba.folder / "run" / "checkpoint-000060" / "model.safetensors").stat().st_size
+
+
+def test_the_code_of_the_document_runs(comba):
+    blocks = readme.blocks("python", tree.read("docs/models-python.md"))
+    assert len(blocks) == 3
+    python(comba.folder, "-c", "\n".join(blocks))
+    assert "prompt" in comba.succeed("generate", "--model", "saved", "--prompt", "The", "--max-tokens", 3, "--json")
+
+
+def test_patch_qwen3_next(tmp_path):
+    told = python(tmp_path, EXAMPLES / "patch_qwen3_next.py", "--hidden", "64", "--tokens", "70")
     assert "Qwen3NextRMSNormGated.forward" in told and told.endswith("the same text\n")
     losses = [line.split("loss ")[1].split(",")[0] for line in told.splitlines() if "loss " in line]
     assert len(losses) == 2 and abs(float(losses[0]) - float(losses[1])) < 2e-4

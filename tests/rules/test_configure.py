@@ -51,3 +51,9 @@ def test_an_unknown_sanitizer_is_named(tmp_path, value):
     result = configure(tmp_path, f"-DCOMBA_SANITIZE={value}", "-DCOMBA_TORCH=OFF")
     assert result.returncode != 0
     assert f"got '{value}'" in result.stderr
+
+
+def test_a_wheel_around_operators_that_are_not_built_is_refused(tmp_path):
+    result = configure(tmp_path, "-DCOMBA_TORCH_LIBRARY=build/nothing/libcomba_torch.so")
+    assert result.returncode != 0
+    assert "build/nothing/libcomba_torch.so is not there" in " ".join(result.stderr.split())
