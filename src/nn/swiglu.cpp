@@ -2,8 +2,8 @@
 
 #include <torch/csrc/autograd/custom_function.h>
 
-#include "libtorch/threads.h"
 #include "libtorch/fused.h"
+#include "libtorch/threads.h"
 #include "operators/swiglu/swiglu.h"
 
 namespace comba::nn {
