@@ -15,19 +15,19 @@ struct Problem {
   Execution execution;
   DeltaRuleOptions options;
   DeltaRuleInputs in;
-  ConstView o;               ///< absent in backward
-  ConstView state;           ///< final_state of forward, if given; state of decode_step
-  ConstView state_indices;   ///< of decode_step, if given
-  ConstView num_accepted;    ///< of decode_step, if given
-  float scale = 1;           ///< the query's factor, resolved
-  std::int64_t B = 0;        ///< batch
-  std::int64_t T = 0;        ///< tokens of a batch row
-  std::int64_t H = 0;        ///< key heads
-  std::int64_t HV = 0;       ///< value heads
-  std::int64_t K = 0;        ///< key dim
-  std::int64_t V = 0;        ///< value dim
-  std::int64_t N = 0;        ///< sequences
-  std::int64_t P_heads = 0;  ///< heads of p: H, HV, or 0 when p is absent
+  ConstView o;                                  ///< absent in backward
+  ConstView state;                              ///< final_state of forward, if given; state of decode_step
+  ConstView state_indices;                      ///< of decode_step, if given
+  ConstView num_accepted;                       ///< of decode_step, if given
+  float scale = 1;                              ///< the query's factor, resolved
+  std::int64_t B = 0;                           ///< batch
+  std::int64_t T = 0;                           ///< tokens of a batch row
+  std::int64_t H = 0;                           ///< key heads
+  std::int64_t HV = 0;                          ///< value heads
+  std::int64_t K = 0;                           ///< key dim
+  std::int64_t V = 0;                           ///< value dim
+  std::int64_t N = 0;                           ///< sequences
+  std::int64_t P_heads = 0;                     ///< heads of p: H, HV, or 0 when p is absent
   const DeltaRuleBackward* backward = nullptr;  ///< the call, of backward
 
   std::int64_t group() const { return HV / H; }  ///< value heads that share a key head

@@ -8,7 +8,8 @@
 ///     dq^ = scale diag(e^G) dO S^T + (X . D) K^
 ///     dk^ = diag(e^{G_C - G}) Vn dS+^T - b diag(beta e^{G0}) dE S^T + (X . D)^T Q^ + b (Z + Z^T) K^
 ///
-/// with Z = diag(beta) Y . E, q^ and k^ normalised; then through the L2 norm and the correction of the query (README.md section 9).
+/// with Z = diag(beta) Y . E, q^ and k^ normalised; then through the L2 norm and the correction of the query (README.md
+/// section 9).
 ///
 /// Grid: (slot, key head). Block: a warpgroup for each 64 columns of K, which holds its columns of dq^ and dk^ while
 /// the block goes through the value heads that share the key head. The products over K and V of pairs of tokens are
