@@ -1,25 +1,12 @@
 // Backward calls in CUDA graphs: replayed on other values, and on other borders of the packed sequences.
 #include <gtest/gtest.h>
 
-#include <cstring>
-
 #include "operators/cuda/device_backward.h"
 #include "operators/cuda/graph.h"
+#include "operators/cuda/replayed_case.h"
 
 namespace comba::test {
 namespace {
-
-Description call(DType dtype, std::uint64_t seed, std::vector<std::int64_t> cu_seqlens) {
-  Description x;
-  x.dtype = dtype;
-  x.T = 300;
-  x.H = 2;
-  x.HV = 4;
-  x.K = x.V = 128;
-  x.seed = seed;
-  x.cu_seqlens = std::move(cu_seqlens);
-  return x;
-}
 
 /// One graph, made for the first case, replayed on each of the others: always the bits of a call of its own.
 void expect_replays(const std::vector<Description>& cases) {
@@ -34,23 +21,7 @@ void expect_replays(const std::vector<Description>& cases) {
     for (const Description& x : cases) {
       Case changed(x);
       const Gradients expected = backward(implementation, changed);
-      for (const auto& [to, from] : {std::pair{&held.q, &changed.q},
-                                     {&held.k, &changed.k},
-                                     {&held.v, &changed.v},
-                                     {&held.b, &changed.b},
-                                     {&held.d, &changed.d},
-                                     {&held.beta_logit, &changed.beta_logit},
-                                     {&held.a, &changed.a},
-                                     {&held.A_log, &changed.A_log},
-                                     {&held.dt_bias, &changed.dt_bias},
-                                     {&held.initial_state, &changed.initial_state},
-                                     {&held.cu_seqlens, &changed.cu_seqlens},
-                                     {&held.d_o, &changed.d_o},
-                                     {&held.d_final_state, &changed.d_final_state}}) {
-        ASSERT_EQ(to->sizes(), from->sizes());
-        ASSERT_EQ(to->dtype(), from->dtype());
-        if (to->given()) std::memcpy(to->data(), from->data(), to->count() * size_of(to->dtype()));
-      }
+      ASSERT_NO_FATAL_FAILURE(copy_values(held, changed));
       call.send();
       call.poison();
       graph.launch(stream);
@@ -61,23 +32,24 @@ void expect_replays(const std::vector<Description>& cases) {
 
 TEST(CudaBackwardReplay, GraphsSeeOtherValues) {
   for (const DType dtype : {DType::bf16, DType::f16, DType::f32}) {
-    expect_replays({call(dtype, 1, {}), call(dtype, 3, {}), call(dtype, 5, {})});
+    expect_replays({replayed_call(dtype, 1, {}), replayed_call(dtype, 3, {}), replayed_call(dtype, 5, {})});
   }
 }
 
 TEST(CudaBackwardReplay, GraphsSeeOtherBorders) {
   for (const DType dtype : {DType::bf16, DType::f32}) {
     for (const std::uint64_t seed : {1, 2}) {  // cu_seqlens of 4 and of 8 bytes
-      expect_replays({call(dtype, seed, {0, 100, 200, 300}), call(dtype, seed + 2, {0, 1, 1, 300}),
-                      call(dtype, seed + 4, {0, 64, 128, 300}), call(dtype, seed + 6, {0, 0, 0, 300}),
-                      call(dtype, seed + 8, {0, 299, 300, 300}), call(dtype, seed, {0, 100, 200, 300})});
+      expect_replays({replayed_call(dtype, seed, {0, 100, 200, 300}), replayed_call(dtype, seed + 2, {0, 1, 1, 300}),
+                      replayed_call(dtype, seed + 4, {0, 64, 128, 300}), replayed_call(dtype, seed + 6, {0, 0, 0, 300}),
+                      replayed_call(dtype, seed + 8, {0, 299, 300, 300}),
+                      replayed_call(dtype, seed, {0, 100, 200, 300})});
     }
   }
 }
 
 /// Calls that share nothing run beside each other.
 TEST(CudaBackwardReplay, CallsOnTwoStreamsKeepTheirBits) {
-  Case one(call(DType::bf16, 1, {})), other(call(DType::bf16, 2, {0, 15, 150, 300}));
+  Case one(replayed_call(DType::bf16, 1, {})), other(replayed_call(DType::bf16, 2, {0, 15, 150, 300}));
   for (const delta_rule::Implementation& implementation : backward_implementations_for(one)) {
     SCOPED_TRACE(implementation.name);
     const Gradients expected_one = backward(implementation, one), expected_other = backward(implementation, other);

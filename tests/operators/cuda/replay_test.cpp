@@ -2,26 +2,19 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <cstring>
 #include <thread>
 
 #include "comba/error.h"
 #include "operators/cuda/device_forward.h"
 #include "operators/cuda/graph.h"
+#include "operators/cuda/replayed_case.h"
 
 namespace comba::test {
 namespace {
 
 Description call(DType dtype, std::uint64_t seed, std::vector<std::int64_t> cu_seqlens) {
-  Description x;
-  x.dtype = dtype;
-  x.T = 300;
-  x.H = 2;
-  x.HV = 4;
-  x.K = x.V = 128;
+  Description x = replayed_call(dtype, seed, std::move(cu_seqlens));
   x.final_gradient = false;
-  x.seed = seed;
-  x.cu_seqlens = std::move(cu_seqlens);
   return x;
 }
 
@@ -38,21 +31,7 @@ void expect_replays(const std::vector<Description>& cases) {
     for (const Description& x : cases) {
       Case changed(x);
       const Outputs expected = forward(implementation, changed);
-      for (const auto& [to, from] : {std::pair{&held.q, &changed.q},
-                                     {&held.k, &changed.k},
-                                     {&held.v, &changed.v},
-                                     {&held.b, &changed.b},
-                                     {&held.d, &changed.d},
-                                     {&held.beta_logit, &changed.beta_logit},
-                                     {&held.a, &changed.a},
-                                     {&held.A_log, &changed.A_log},
-                                     {&held.dt_bias, &changed.dt_bias},
-                                     {&held.initial_state, &changed.initial_state},
-                                     {&held.cu_seqlens, &changed.cu_seqlens}}) {
-        ASSERT_EQ(to->sizes(), from->sizes());
-        ASSERT_EQ(to->dtype(), from->dtype());
-        if (to->given()) std::memcpy(to->data(), from->data(), to->count() * size_of(to->dtype()));
-      }
+      ASSERT_NO_FATAL_FAILURE(copy_values(held, changed));
       call.send();
       call.poison();
       graph.launch(stream);
