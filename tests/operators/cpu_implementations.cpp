@@ -4,4 +4,8 @@ namespace comba::test {
 
 std::vector<delta_rule::Implementation> tested_implementations() { return delta_rule::implementations(); }
 
+double gradient_tolerance(const std::string& tensor, const Buffer&, const Description& description) {
+  return tolerance(tensor, description.dtype);
+}
+
 }  // namespace comba::test

@@ -277,16 +277,6 @@ double tolerance(const std::string& tensor, DType dtype) {
   return 0.005;
 }
 
-double gradient_tolerance(const std::string& tensor, const Buffer& x, const Description& description) {
-  constexpr std::int64_t kManyHeads = 24;
-  const double usual = tolerance(tensor, description.dtype);
-  if (description.dtype == DType::f32) return usual;
-  const bool of_heads = tensor == "db" || tensor == "dd" || tensor == "dA_log" || tensor == "ddt_bias";
-  if (of_heads && x.given() && x.count() < kManyHeads) return 16 * usual;
-  const bool decay = tensor == "dg" || tensor == "da" || tensor == "dA_log" || tensor == "ddt_bias";
-  return decay && description.log_decay >= 5 ? 0.02 : usual;
-}
-
 void expect_close(const Outputs& x, const Outputs& expected, const Description& description) {
   expect_buffer_close("o", x.o, expected.o, description, tolerance("o", description.dtype));
   expect_buffer_close("final_state", x.final_state, expected.final_state, description,

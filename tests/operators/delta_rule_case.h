@@ -97,15 +97,14 @@ const delta_rule::Implementation& reference();
 /// Tolerances on RMS ratios (operator.md section 6), by tensor name and dtype of the case.
 double tolerance(const std::string& tensor, DType dtype);
 
-/// The same for a gradient of the case. In 16 bits a sum over all tokens may cancel to any part of its terms, whose
-/// rounding remains: the usual tolerance is for the RMS of many heads, and a few of them may miss it.
-double gradient_tolerance(const std::string& tensor, const Buffer& x, const Description& description);
-
 void expect_close(const Outputs& x, const Outputs& expected, const Description& description);
 void expect_close(const Gradients& x, const Gradients& expected, const Description& description);
 
 /// Those the tests are about; each test program defines it: cpu_implementations.cpp, cuda/cuda_implementations.cpp.
 std::vector<delta_rule::Implementation> tested_implementations();
+
+/// The tolerance of a gradient of the case; defined beside tested_implementations().
+double gradient_tolerance(const std::string& tensor, const Buffer& x, const Description& description);
 
 /// The tested implementations that support the case.
 std::vector<delta_rule::Implementation> implementations_for(Case& c);
