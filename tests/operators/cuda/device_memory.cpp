@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdlib>
 #include <cstring>
 #include <vector>
@@ -20,6 +21,22 @@ constexpr unsigned char kNan = 0xFF;  ///< as every byte: NaN in every floating 
 bool poisons() {
   const char* wish = std::getenv("COMBA_TEST_POISON");
   return wish == nullptr || std::strcmp(wish, "0") != 0;
+}
+
+/// The elements of a tensor from a copy of the memory it spans; what lies between them stays as it is.
+void copy_elements(const std::vector<char>& from, const View& to) {
+  const std::int64_t bytes = size_of(to.dtype);
+  std::array<std::int64_t, View::kMaxRank> index = {};
+  std::int64_t offset = 0;
+  for (std::int64_t i = to.numel(); i > 0; --i) {
+    std::memcpy(static_cast<char*>(to.data) + offset, from.data() + offset, bytes);
+    for (int axis = to.rank - 1; axis >= 0; --axis) {
+      offset += to.strides[axis] * bytes;
+      if (++index[axis] < to.sizes[axis]) break;
+      offset -= to.strides[axis] * to.sizes[axis] * bytes;
+      index[axis] = 0;
+    }
+  }
 }
 
 bool untouched(const void* guard) {
@@ -68,16 +85,16 @@ void DeviceTensors::move(DeltaRuleBackward& args) {
   }
 }
 
-void* DeviceTensors::add(void* host, std::int64_t bytes, bool result) {
+void* DeviceTensors::add(const View& host, std::int64_t bytes, bool result) {
   const Copy& copy = copies_.emplace_back(host, bytes, result);
-  check_cuda(cudaMemcpy(copy.device.data(), host, bytes, cudaMemcpyHostToDevice), "cudaMemcpy");
+  check_cuda(cudaMemcpy(copy.device.data(), host.data, bytes, cudaMemcpyHostToDevice), "cudaMemcpy");
   return copy.device.data();
 }
 
 void DeviceTensors::send() {
   for (const Copy& copy : copies_) {
     if (copy.result) continue;
-    check_cuda(cudaMemcpy(copy.device.data(), copy.host, copy.bytes, cudaMemcpyHostToDevice), "cudaMemcpy");
+    check_cuda(cudaMemcpy(copy.device.data(), copy.host.data, copy.bytes, cudaMemcpyHostToDevice), "cudaMemcpy");
   }
   check_cuda(cudaDeviceSynchronize(), "cudaDeviceSynchronize");  // streams that do not wait for the default one
 }
@@ -100,7 +117,9 @@ void DeviceTensors::fetch() {
   check_cuda(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
   for (const Copy& copy : copies_) {
     if (!copy.result) continue;
-    check_cuda(cudaMemcpy(copy.host, copy.device.data(), copy.bytes, cudaMemcpyDeviceToHost), "cudaMemcpy");
+    std::vector<char> bytes(copy.bytes);
+    check_cuda(cudaMemcpy(bytes.data(), copy.device.data(), copy.bytes, cudaMemcpyDeviceToHost), "cudaMemcpy");
+    copy_elements(bytes, copy.host);
   }
 }
 
@@ -109,7 +128,7 @@ bool DeviceTensors::inputs_intact() const {
     if (copy.result) continue;
     std::vector<unsigned char> bytes(copy.bytes);
     check_cuda(cudaMemcpy(bytes.data(), copy.device.data(), copy.bytes, cudaMemcpyDeviceToHost), "cudaMemcpy");
-    if (std::memcmp(bytes.data(), copy.host, copy.bytes) != 0) return false;
+    if (std::memcmp(bytes.data(), copy.host.data, copy.bytes) != 0) return false;
   }
   return true;
 }

@@ -32,7 +32,14 @@ class DeviceTensors {
   /// Copies the tensor to the GPU and makes the view point there. Views to const are inputs, others are results.
   template <class Void>
   void move(BasicView<Void>& view) {
-    if (view.given()) view.data = add(const_cast<void*>(view.data), bytes_of(view), !std::is_const_v<Void>);
+    if (!view.given()) return;
+    View host;
+    host.data = const_cast<void*>(view.data);
+    host.dtype = view.dtype;
+    host.rank = view.rank;
+    host.sizes = view.sizes;
+    host.strides = view.strides;
+    view.data = add(host, bytes_of(view), !std::is_const_v<Void>);
   }
   void move(DeltaRuleInputs& in);
   /// All tensors of a backward call.
@@ -42,15 +49,17 @@ class DeviceTensors {
   void send();
   void poison_results();
   void clear_results();
-  /// Waits for the GPU, then copies the results into host memory.
+  /// Waits for the GPU, then copies the results into host memory: their elements only, as several may be columns of
+  /// one tensor.
   void fetch();
   /// Whether the inputs on the GPU are still those in host memory.
   bool inputs_intact() const;
 
  private:
   struct Copy {
-    Copy(void* host, std::int64_t bytes, bool result) : host(host), bytes(bytes), result(result), device(bytes) {}
-    void* host;
+    Copy(const View& host, std::int64_t bytes, bool result)
+        : host(host), bytes(bytes), result(result), device(bytes) {}
+    View host;
     std::int64_t bytes;
     bool result;
     DeviceMemory device;
@@ -63,7 +72,7 @@ class DeviceTensors {
     for (int i = 0; i < view.rank; ++i) elements += (view.sizes[i] - 1) * view.strides[i];
     return elements * size_of(view.dtype);
   }
-  void* add(void* host, std::int64_t bytes, bool result);
+  void* add(const View& host, std::int64_t bytes, bool result);
 
   std::deque<Copy> copies_;
 };

@@ -56,6 +56,9 @@ struct alignas(64) ChunkMatrices {
   ChunkFactors factors;
 };
 
+struct SavedGates;                      ///< gates and norms of a chunk, for the backward pass
+constexpr int kSavedGatesBytes = 1808;  ///< of one
+
 /// One call. Tensor maps have the dims (K or V, heads, T, B).
 struct Arguments {
   CUtensorMap q, k, p;  ///< boxes of 64 columns and 64 tokens; p may be absent
@@ -66,6 +69,7 @@ struct Arguments {
   void* o = nullptr;  ///< [B, T, HV, V]
   std::int64_t o_stride[3] = {};
   ChunkMatrices* chunks = nullptr;  ///< [slots, HV]
+  SavedGates* gates = nullptr;      ///< [slots, HV], or absent: not wanted
   Sequences sequences;
   bool full_feedback = false, p_of_value_heads = false;
   bool beta_given = false, gated_delta = false, fla = false, l2norm = false;

@@ -20,6 +20,13 @@ void launch_along_sequences(const BackwardArguments& y, cudaStream_t stream) {
   launch(reverse<Reverse>, grid, Reverse::kThreads, sizeof(typename Reverse::Shared), true, stream, y);
 }
 
+template <class Shape>
+void launch_gradients(const BackwardArguments& y, cudaStream_t stream) {
+  const dim3 grid(y.forward.sequences.slots, y.forward.H);
+  if (grid.x == 0) return;
+  launch(gradients<Shape>, grid, Shape::kThreads, Shape::shared_bytes(y.V_rows), false, stream, y);
+}
+
 template <class Element, int kK>
 void launch_backward(const BackwardArguments& y, BackwardSlices slices, cudaStream_t stream) {
   launch_prepare<PrepareShape<Element, kK, false>>(y.forward, stream);
@@ -29,12 +36,9 @@ void launch_backward(const BackwardArguments& y, BackwardSlices slices, cudaStre
   } else {
     launch_along_sequences<StatesShape<Element, kK, 64, kWide>, ReverseShape<Element, kK, 64, kWide>>(y, stream);
   }
-  using Shape = GradientsShape<Element, kK>;
-  const unsigned slots = y.forward.sequences.slots, heads = y.forward.HV / y.forward.group;
-  if (slots > 0) {
-    launch(gradients<Shape>, dim3(slots, heads), Shape::kThreads, Shape::shared_bytes(y.V_rows), false, stream, y);
-  }
-  launch(reduce, dim3(y.forward.HV + heads), kReduceThreads, 0, false, stream, y);
+  y.forward.group == 1 ? launch_gradients<GradientsShape<Element, kK, false>>(y, stream)
+                       : launch_gradients<GradientsShape<Element, kK, true>>(y, stream);
+  launch(reduce, dim3(y.forward.HV + y.forward.H), kReduceThreads, 0, false, stream, y);
 }
 
 template <class Element>

@@ -3,20 +3,22 @@
 #include "operators/delta_rule/cuda/sm90/backward.h"
 #include "operators/delta_rule/cuda/sm90/gate_gradients.cuh"
 #include "operators/delta_rule/cuda/sm90/gates.cuh"
+#include "operators/delta_rule/cuda/sm90/ring.cuh"
 #include "operators/delta_rule/cuda/sm90/tiles.cuh"
 
 /// Of the gradients of a chunk (gradients.cuh): its tensors in shared memory, how they come there, and the products
 /// with the states.
 namespace comba::delta_rule::cuda::sm90 {
 
-template <class Element_, int kK_>
+template <class Element_, int kK_, bool kGrouped_>
 struct GradientsShape {
   using Element = Element_;
   static constexpr int kK = kK_;
+  static constexpr bool kGrouped = kGrouped_;  ///< whether several value heads share a key head
   static constexpr int kGroups = kK / 64;
   static constexpr int kThreads = kGroups * kWarpGroup;
-  static constexpr int kBlocks = kK == 128 ? 2 : kK == 64 ? 3 : 1;  ///< of a multiprocessor
-  static constexpr int kPairColumns = kChunk / kGroups;             ///< of a warpgroup, of pairs of tokens
+  static constexpr int kBlocks = kK <= 128 ? 2 : 1;  ///< of a multiprocessor
+  static constexpr int kPairColumns = 16;            ///< of a warpgroup at a time, of pairs of tokens
   static constexpr int kSlabRows = 32, kSlots = 3;
   static constexpr int kMatrix = kChunk * kChunk;
 
@@ -26,19 +28,13 @@ struct GradientsShape {
       Element slab[kSlots][kSlabRows * kK];
       Element pairs[2][kMatrix];
     };
-    ChunkGates gates;
-    double first_half;
-    float q_norm[kChunk], k_norm[kChunk];
+    SavedGates saved;
     RowSums<kGroups> sums;
     std::uint64_t keys_loaded, values_loaded, full[kSlots], empty[kSlots];
   };
-  /// dO, whose place two matrices of pairs take, dE and Vn come behind it: tiles of 64 x V_rows, twice, and V_rows
-  /// x 64.
+  /// dO, dE and Vn come behind it: tiles of 64 x V_rows, twice, and V_rows x 64.
   static constexpr int kValuesOffset = (sizeof(Shared) + 1023) / 1024 * 1024;
-  static constexpr int shared_bytes(int V_rows) {
-    const int d_o = V_rows * kChunk;
-    return kValuesOffset + 2 * ((d_o < 2 * kMatrix ? 2 * kMatrix : d_o) + 2 * V_rows * kChunk);
-  }
+  static constexpr int shared_bytes(int V_rows) { return kValuesOffset + 6 * V_rows * kChunk; }
 };
 
 template <class Shape>
@@ -57,8 +53,8 @@ struct ChunkProducts {
 
   __device__ static int group() { return static_cast<int>(threadIdx.x) / kWarpGroup; }
   __device__ Element* d_o() const { return values; }
-  __device__ Element* d_error() const { return values + max(y.V_rows * kChunk, 2 * Shape::kMatrix); }
-  __device__ Element* writes() const { return d_error() + y.V_rows * kChunk; }
+  __device__ Element* d_error() const { return values + y.V_rows * kChunk; }
+  __device__ Element* writes() const { return values + 2 * y.V_rows * kChunk; }
   __device__ int slabs() const { return (x.V + kSlabRows - 1) / kSlabRows; }
   __device__ std::int64_t index_of(int value) const { return static_cast<std::int64_t>(blockIdx.x) * x.HV + value; }
 
@@ -73,7 +69,9 @@ struct ChunkProducts {
   __device__ void load_values(int value) const {
     const std::int64_t index = index_of(value);
     const int blocks = (x.V + 63) / 64;
-    set_barrier_transaction_bytes(shared.values_loaded, blocks * 3 * 64 * kChunk * sizeof(Element));
+    set_barrier_transaction_bytes(shared.values_loaded,
+                                  blocks * 3 * 64 * kChunk * sizeof(Element) + sizeof(SavedGates));
+    SM90_BULK_COPY_G2S::copy(x.gates + index, &shared.values_loaded, &shared.saved, sizeof(SavedGates));
     for (int block = 0; block < blocks; ++block) {
       const int offset = block * 64 * kChunk;
       load_box(y.d_o, shared.values_loaded, d_o() + offset, block * 64, value, chunk.begin, chunk.batch);
@@ -83,24 +81,39 @@ struct ChunkProducts {
     }
   }
 
-  /// Where slab `item` of a value head stands in the ring.
-  struct SlabPlace {
-    int slot, phase;
-  };
-  __device__ SlabPlace place(int item, int value) const {
-    const int used = (value - key * x.group) * 3 * slabs() + item;
-    return {used % Shape::kSlots, used / Shape::kSlots & 1};
-  }
+  static constexpr int kPasses = Shape::kGrouped ? 3 : 2;  ///< S, S again if grouped, dS+
 
-  /// Slab `item` of a value head: of S, of S again, of dS+.
-  __device__ void load_slab(int item, int value) const {
-    const int slot = place(item, value).slot, first = item % slabs() * kSlabRows;
-    const std::uint16_t* const from =
-        (item < 2 * slabs() ? y.states : y.d_states) + index_of(value) * y.V_rows * kK + first * 64;
+  /// Slab `item` of a value head, of all passes, to a slot of the ring.
+  __device__ void load_slab(int item, int slot, int value) const {
+    const std::uint16_t* const from = (item < (kPasses - 1) * slabs() ? y.states : y.d_states) +
+                                      index_of(value) * y.V_rows * kK + item % slabs() * kSlabRows * 64;
     set_barrier_transaction_bytes(shared.full[slot], sizeof(shared.slab[0]));
     for (int block = 0; block < Shape::kGroups; ++block) {
       SM90_BULK_COPY_G2S::copy(from + static_cast<std::int64_t>(block) * y.V_rows * 64, &shared.full[slot],
                                shared.slab[slot] + block * kSlabRows * 64, kSlabRows * 64 * sizeof(Element));
+    }
+  }
+
+  /// Calls multiply(block, half, slab) for each slab of a pass: the part `half` of 64 rows number `block` of the
+  /// values; it makes products. Then the slot gets the slab that is kSlots further on.
+  template <class Multiply>
+  __device__ void for_each_slab(int pass, int value, RingPlace& ring, const Multiply& multiply) const {
+    int item = pass * slabs();
+    for (int block = 0; block < (slabs() + 1) / 2; ++block) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        if (2 * block + half >= slabs()) break;
+        wait_barrier(shared.full[ring.stage], ring.phase);
+        multiply(block, half, shared.slab[ring.stage] + group() * kSlabRows * 64);
+        __syncwarp();
+        if (threadIdx.x % 32 == 0) arrive_barrier(shared.empty[ring.stage]);
+        if (threadIdx.x == 0 && item + Shape::kSlots < kPasses * slabs()) {
+          wait_barrier(shared.empty[ring.stage], ring.phase);
+          load_slab(item + Shape::kSlots, ring.stage, value);
+        }
+        ++item;
+        ring.template advance<Shape::kSlots>();
+      }
     }
   }
 
@@ -120,17 +133,15 @@ struct ChunkProducts {
     return make_float2(static_cast<float>(pair[0]), static_cast<float>(pair[1]));
   }
 
-  /// Sums over the columns of a row of a(q - s k, k, c) for each element of c; of the warpgroup's columns.
-  template <class F>
-  __device__ void row_sum(float* to, float strength, const Columns& c, const F& term) const {
+  /// Sums over the warpgroup's columns of the rows of c times those of q^ or k^.
+  __device__ static void row_sum(float* to, const Element* tile, const Columns& c) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       float sum = 0;
 #pragma unroll
       for (int n = 0; n < 8; ++n) {
-        const float2 q = pair_of(shared.q, n, half), k = pair_of(shared.k, n, half);
-        sum += term(q.x - strength * k.x, k.x, at(c, 0, n, half, 0));
-        sum += term(q.y - strength * k.y, k.y, at(c, 0, n, half, 1));
+        const float2 pair = pair_of(tile, n, half);
+        sum = fmaf(pair.x, at(c, 0, n, half, 0), fmaf(pair.y, at(c, 0, n, half, 1), sum));
       }
       sum += __shfl_xor_sync(~0u, sum, 1);
       sum += __shfl_xor_sync(~0u, sum, 2);
@@ -138,101 +149,74 @@ struct ChunkProducts {
     }
   }
 
-  /// 1 / |q - s k| and 1 / |k| of each row, zero for absent tokens.
-  __device__ void row_norms(float strength) const {
-    constexpr int kLanes = Shape::kThreads / kChunk;  // of a row
-    const int row = threadIdx.x / kLanes, lane = threadIdx.x % kLanes;
-    float qq = 0, kk = 0;
-#pragma unroll 4
-    for (int i = lane; i < kK / 8; i += kLanes) {
-      const int offset = piece_offset<kChunk>(row, i);
-      const auto q =
-          *reinterpret_cast<const cutlass::Array<Element, 8>*>(reinterpret_cast<const char*>(shared.q) + offset);
-      const auto k =
-          *reinterpret_cast<const cutlass::Array<Element, 8>*>(reinterpret_cast<const char*>(shared.k) + offset);
+  /// q^ and k^ in the places of q and k; zero for absent tokens, whatever they hold.
+  __device__ void normalize(float strength) const {
+    using Eight = cutlass::Array<Element, 8>;
+#pragma unroll 2
+    for (int i = threadIdx.x; i < kChunk * kK / 8; i += Shape::kThreads) {
+      const int row = i / (kK / 8), offset = piece_offset<kChunk>(row, i % (kK / 8));
+      auto& q = *reinterpret_cast<Eight*>(reinterpret_cast<char*>(shared.q) + offset);
+      auto& k = *reinterpret_cast<Eight*>(reinterpret_cast<char*>(shared.k) + offset);
+      const float q_norm = shared.saved.q_norm[row], k_norm = shared.saved.k_norm[row];
+      const bool present = row < chunk.count;
+      Eight query, key;
 #pragma unroll
-      for (int j = 0; j < 8; ++j) {
-        const float key = static_cast<float>(k[j]), query = static_cast<float>(q[j]) - strength * key;
-        qq = fmaf(query, query, qq);
-        kk = fmaf(key, key, kk);
+      for (int e = 0; e < 8; ++e) {
+        const float raw = static_cast<float>(k[e]);
+        query[e] = static_cast<Element>(present ? q_norm * (static_cast<float>(q[e]) - strength * raw) : 0);
+        key[e] = static_cast<Element>(present ? k_norm * raw : 0);
       }
+      q = query, k = key;
     }
-#pragma unroll
-    for (int distance = 1; distance < kLanes; distance *= 2) {
-      qq += __shfl_xor_sync(~0u, qq, distance);
-      kk += __shfl_xor_sync(~0u, kk, distance);
-    }
-    if (lane > 0) return;
-    const bool present = row < chunk.count;
-    shared.q_norm[row] = !present ? 0 : x.l2norm ? rsqrtf(qq + x.l2norm_eps) : 1;
-    shared.k_norm[row] = !present ? 0 : x.l2norm ? rsqrtf(kk + x.l2norm_eps) : 1;
   }
 
-  /// c += A B^T over 32 columns of A and B that begin at steps `first_a` and `first_b` of 16.
+  /// c += A B^T over 32 columns of A and B that begin at steps `first_a` and `first_b` of 16, in the batch.
   template <class Product, class A, class B, class C>
-  __device__ static void accumulate_half(Product product, const A& a, int first_a, const B& b, int first_b, C& c) {
+  __device__ static void add_half_to_batch(Product product, const A& a, int first_a, const B& b, int first_b, C& c) {
     const auto part = product.get_slice(threadIdx.x % kWarpGroup);
     const Tensor fragment_a = part.make_fragment_A(part.partition_A(a));
     const Tensor fragment_b = part.make_fragment_B(part.partition_B(b));
     product.accumulate_ = GMMA::ScaleOut::One;
-    warpgroup_fence_operand(c);
-    warpgroup_arrive();
 #pragma unroll
     for (int k = 0; k < 2; ++k) gemm(product, fragment_a(_, _, first_a + k), fragment_b(_, _, first_b + k), c);
-    warpgroup_commit_batch();
   }
 
-  /// One of the three products with a state: c = dO S^T, dE S^T or Vn dS+^T, from the slabs `first` to `first +
-  /// slabs()` of the value head. Of the last one also <dS+, S>, of the thread's part.
+  /// c += A B^T over the 32 rows of values of a slab, in the batch; `a` has 64 of them.
   template <GMMA::Major kMajorA>
-  __device__ float multiply_by_state(Columns& c, Element* a, int first, int value) const {
+  __device__ static void add_slab_to_batch(Columns& c, Element* a, int half, Element* slab) {
     const Product<Element, 64, kMajorA, GMMA::Major::MN> product;
-    float dot = 0;
-    clear(c);
-    for (int slab = 0; slab < slabs(); ++slab) {
-      const SlabPlace at = place(first + slab, value);
-      uint4 state[kDotPieces];
-      if (first == 2 * slabs()) load_state(slab, value, state);
-      wait_barrier(shared.full[at.slot], at.phase);
-      Element* const block = a + slab / 2 * 64 * kChunk;
-      const Tensor b = transposed<Element, kSlabRows, 64>(shared.slab[at.slot] + group() * kSlabRows * 64);
-      if constexpr (kMajorA == GMMA::Major::K) {
-        accumulate_half(product, tile<Element, kChunk, 64>(block), slab % 2 * 2, b, 0, c);
-      } else {
-        accumulate_half(product, transposed<Element, 64, kChunk>(block), slab % 2 * 2, b, 0, c);
-      }
-      if (first == 2 * slabs()) dot += dot_with_state(at.slot, state);
-      wait_for_products(c);
-      __syncwarp();
-      if (threadIdx.x % 32 == 0) arrive_barrier(shared.empty[at.slot]);
-      if (threadIdx.x == 0 && first + slab + Shape::kSlots < 3 * slabs()) {
-        wait_barrier(shared.empty[at.slot], at.phase);
-        load_slab(first + slab + Shape::kSlots, value);
-      }
+    const Tensor b = transposed<Element, kSlabRows, 64>(slab);
+    if constexpr (kMajorA == GMMA::Major::K) {
+      add_half_to_batch(product, tile<Element, kChunk, 64>(a), 2 * half, b, 0, c);
+    } else {
+      add_half_to_batch(product, transposed<Element, 64, kChunk>(a), 2 * half, b, 0, c);
     }
-    return dot;
   }
 
   static constexpr int kDotPieces = kSlabRows * 8 / kWarpGroup;  ///< 16 bytes of a slab a thread
 
-  __device__ void load_state(int slab, int value, uint4 (&state)[kDotPieces]) const {
-    const auto* const from = reinterpret_cast<const uint4*>(
-        y.states + (index_of(value) * kK + group() * 64) * y.V_rows + slab * kSlabRows * 64);
-#pragma unroll
-    for (int i = 0; i < kDotPieces; ++i) state[i] = from[threadIdx.x % kWarpGroup + i * kWarpGroup];
-  }
-
-  __device__ float dot_with_state(int slot, const uint4 (&state)[kDotPieces]) const {
-    const auto* const from = reinterpret_cast<const uint4*>(shared.slab[slot] + group() * kSlabRows * 64);
+  /// c = Vn dS+^T. Returns the thread's part of <dS+, S>.
+  __device__ float multiply_by_d_state(Columns& c, int value, RingPlace& ring) const {
     float dot = 0;
+    clear(c);
+    const auto* states = reinterpret_cast<const uint4*>(y.states + (index_of(value) * kK + group() * 64) * y.V_rows) +
+                         threadIdx.x % kWarpGroup;
+    for_each_slab(kPasses - 1, value, ring, [&](int block, int half, Element* slab) {
+      warpgroup_fence_operand(c);
+      warpgroup_arrive();
+      add_slab_to_batch<GMMA::Major::MN>(c, writes() + block * 64 * kChunk, half, slab);
+      warpgroup_commit_batch();
 #pragma unroll
-    for (int i = 0; i < kDotPieces; ++i) {
-      const uint4 d_state = from[threadIdx.x % kWarpGroup + i * kWarpGroup];
-      const auto& s = reinterpret_cast<const cutlass::Array<Element, 8>&>(state[i]);
-      const auto& d = reinterpret_cast<const cutlass::Array<Element, 8>&>(d_state);
+      for (int i = 0; i < kDotPieces; ++i, states += kWarpGroup) {
+        const uint4 state = *states;
+        const uint4 d_state = reinterpret_cast<const uint4*>(slab)[threadIdx.x % kWarpGroup + i * kWarpGroup];
+        const auto& s = reinterpret_cast<const cutlass::Array<Element, 8>&>(state);
+        const auto& d = reinterpret_cast<const cutlass::Array<Element, 8>&>(d_state);
 #pragma unroll
-      for (int j = 0; j < 8; ++j) dot = fmaf(static_cast<float>(s[j]), static_cast<float>(d[j]), dot);
-    }
+        for (int j = 0; j < 8; ++j) dot = fmaf(static_cast<float>(s[j]), static_cast<float>(d[j]), dot);
+      }
+      wait_for_products(c);
+    });
     return dot;
   }
 };

@@ -22,18 +22,21 @@ namespace comba::delta_rule::cuda::sm90 {
 /// Sums of a chunk, without the factors of their rows; parts of them by warpgroup or by warp of a warpgroup.
 template <int kGroups>
 struct RowSums {
-  float query[kGroups][kChunk];             ///< <q_i - s k_i, (dO S^T)_i>
-  float feedback[kGroups][kChunk];          ///< <k_i, (dE S^T)_i>
-  float write[kGroups][kChunk];             ///< <k_i, (Vn dS+^T)_i>
+  float query[kGroups][kChunk];             ///< <q^_i, (dO S^T)_i>
+  float feedback[kGroups][kChunk];          ///< <k^_i, (dE S^T)_i>
+  float write[kGroups][kChunk];             ///< <k^_i, (Vn dS+^T)_i>
   float later_read[4][kChunk];              ///< sum_{j<i} X_ij R_ij
   float later_feedback[4][kChunk];          ///< sum_{j<i} Y_ij E_ij <k^_i, k^_j>
   float earlier_read[kGroups][kChunk];      ///< sum_{i>j} X_ij R_ij
   float earlier_feedback[kGroups][kChunk];  ///< sum_{i>j} beta_i Y_ij E_ij <k^_i, k^_j>; comba: i > j + 1
-  float neighbour[kChunk];                  ///< Y_ij E_ij <k^_i, k^_j> of j = i - 1
+  float neighbour[kChunk + 1];              ///< Y_ij E_ij <k^_i, k^_j> of j = i - 1
+  float own_read[kChunk];                   ///< X_ii R_ii
   float own[kChunk];                        ///< <dE_i, Vn_i>
+  float q_dot[kChunk], k_dot[kChunk];       ///< <q^_i, dq^_i>, <k^_i, dk^_i> of all value heads so far
   float state[4 * kGroups];                 ///< <dS+, S>
   double totals[2][3];                      ///< of two warps
-  float parts[2][3];
+  float parts[2][2];
+  KeyHeadPart key_parts[4 * kGroups];
 };
 
 template <int kParts>
@@ -50,27 +53,53 @@ __device__ inline void store_gate(const GateGradient& to, std::int64_t at, float
   if (to.dtype == DType::f16) static_cast<__half*>(to.data)[at] = __float2half(x);
 }
 
+/// What a token contributes; zero for absent ones.
+struct TokenSums {
+  float feedback, later_feedback;  ///< e^{G0_i} <k^_i, (dE S^T)_i>, and as in RowSums
+  float own;                       ///< <dE_i, Vn_i>
+  double of_G, of_G0, write;       ///< the terms of dg_t that count for i >= t, for i > t or i >= t, for i < t
+};
+
+/// For the first 64 threads, one a token. Adds to q_dot and k_dot, which `first` clears.
+template <int kGroups>
+__device__ TokenSums token_sums(const Arguments& x, const Chunk& chunk, const KeyHead& head, const ChunkGates& gates,
+                                RowSums<kGroups>& sums, bool first) {
+  const int i = static_cast<int>(threadIdx.x);
+  TokenSums t = {};
+  if (first) sums.q_dot[i] = sums.k_dot[i] = 0;
+  if (i >= chunk.count) return t;
+  const float beta = gates.beta[i];
+  t.feedback = decay_from_start(gates.G0[i]) * sum_of(sums.feedback, i);
+  t.later_feedback = sum_of(sums.later_feedback, i);
+  t.own = sums.own[i];
+  const float query = x.scale * decay_from_start(gates.G[i]) * sum_of(sums.query, i);
+  const float write = decay_between(gates.end, gates.G[i]) * sum_of(sums.write, i);
+  const float later_read = sum_of(sums.later_read, i), earlier_read = sum_of(sums.earlier_read, i);
+  const float earlier_feedback = sum_of(sums.earlier_feedback, i);
+  const float left_out = x.gated_delta ? 0 : sums.neighbour[i];
+  const float left_out_next = x.gated_delta || i + 1 >= chunk.count ? 0 : gates.beta[i + 1] * sums.neighbour[i + 1];
+  t.of_G = static_cast<double>(later_read) - earlier_read - head.b * earlier_feedback + query;
+  t.of_G0 = static_cast<double>(beta * head.b) * (t.later_feedback - left_out - t.feedback);
+  t.write = write;
+  sums.q_dot[i] += query + later_read + sums.own_read[i];
+  sums.k_dot[i] += write + earlier_read + sums.own_read[i] +
+                   head.b * (beta * (t.later_feedback - t.feedback) + earlier_feedback + left_out_next);
+  return t;
+}
+
 /// For the first 64 threads, one a token. `error` is called for a token whose beta is 0 and tells <dE_i, V_i>. Returns
 /// what the token adds to the gradient of b as factor of the feedback.
 template <int kGroups, class Error>
 __device__ float gate_gradients(const BackwardArguments& y, const Chunk& chunk, int value, const KeyHead& head,
-                                const RawGates& raw, const ChunkGates& gates, const float* q_norm, const float* k_norm,
-                                RowSums<kGroups>& sums, const Error& error) {
+                                const ChunkGates& gates, const TokenSums& t, RowSums<kGroups>& sums,
+                                const Error& error) {
   constexpr int kBarrier = 1, kTokens = kChunk;
   const Arguments& x = y.forward;
   const int i = static_cast<int>(threadIdx.x), lane = i % 32, warp = i / 32;
   const bool present = i < chunk.count;
-  const float beta = gates.beta[i];
-  const float feedback = decay_from_start(gates.G0[i]) * k_norm[i] * sum_of(sums.feedback, i);
-  const float later_feedback = sum_of(sums.later_feedback, i);
-  const float counted = x.gated_delta ? later_feedback : later_feedback - sums.neighbour[i];
-  const float query = x.scale * decay_from_start(gates.G[i]) * q_norm[i] * sum_of(sums.query, i);
-  const double of_G = present ? static_cast<double>(sum_of(sums.later_read, i)) - sum_of(sums.earlier_read, i) -
-                                    head.b * sum_of(sums.earlier_feedback, i) + query
-                              : 0;
-  const double of_G0 = present ? static_cast<double>(beta * head.b) * (counted - feedback) : 0;
-  const double write = present ? decay_between(gates.end, gates.G[i]) * k_norm[i] * sum_of(sums.write, i) : 0;
-  double suffix = of_G, suffix0 = of_G0, prefix = write;
+  RawGates raw;
+  raw.load(x, chunk, value);
+  double suffix = t.of_G, suffix0 = t.of_G0, prefix = t.write;
 #pragma unroll
   for (int distance = 1; distance < 32; distance *= 2) {
     const double above = __shfl_down_sync(~0u, suffix, distance), above0 = __shfl_down_sync(~0u, suffix0, distance);
@@ -87,15 +116,15 @@ __device__ float gate_gradients(const BackwardArguments& y, const Chunk& chunk, 
 #pragma unroll
   for (int part = 0; part < 4 * kGroups; ++part) state += sums.state[part];
   const double dg =
-      decay_from_start(gates.end) * state + (prefix - write) + suffix + (x.gated_delta ? suffix0 : suffix0 - of_G0);
+      decay_from_start(gates.end) * state + (prefix - t.write) + suffix + (x.gated_delta ? suffix0 : suffix0 - t.of_G0);
 
   const std::int64_t token = chunk.begin + i;
+  const float beta = gates.beta[i];
   float d_A_log = 0, d_bias = 0;
   if (present) {
-    const float own = sums.own[i];
     if (y.d_step.data) {
-      float d = own * (1 - beta / x.beta_scale);
-      if (x.beta_given) d = beta != 0 ? own / beta : error(i) + head.b * (later_feedback - feedback);
+      float d = t.own * (1 - beta / x.beta_scale);
+      if (x.beta_given) d = beta != 0 ? t.own / beta : error(i) + head.b * (t.later_feedback - t.feedback);
       store_gate(y.d_step, chunk.batch * y.d_step.stride[0] + token * y.d_step.stride[1] + value * y.d_step.stride[2],
                  d);
     }
@@ -126,7 +155,7 @@ __device__ float gate_gradients(const BackwardArguments& y, const Chunk& chunk, 
     y.value_parts[static_cast<std::int64_t>(blockIdx.x) * x.HV + value] = {sums.parts[0][0] + sums.parts[1][0],
                                                                            sums.parts[0][1] + sums.parts[1][1]};
   }
-  return present ? beta * (later_feedback - feedback) : 0;
+  return beta * (t.later_feedback - t.feedback);
 }
 
 }  // namespace comba::delta_rule::cuda::sm90

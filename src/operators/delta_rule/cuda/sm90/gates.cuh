@@ -104,6 +104,25 @@ struct RawGates {
   }
 };
 
+/// What the backward pass reads again of a chunk of a value head.
+struct alignas(16) SavedGates {
+  ChunkGates gates;
+  float q_norm[kChunk], k_norm[kChunk];
+};
+static_assert(sizeof(SavedGates) == kSavedGatesBytes);
+
+/// For token i; 64 threads.
+__device__ inline void save_gates(const ChunkGates& gates, const float* q_norm, const float* k_norm, int i,
+                                  SavedGates& to) {
+  if (i >= kChunk) return;
+  to.gates.G[i] = gates.G[i];
+  to.gates.G0[i] = gates.G0[i];
+  to.gates.beta[i] = gates.beta[i];
+  to.q_norm[i] = q_norm[i];
+  to.k_norm[i] = k_norm[i];
+  if (i == 0) to.gates.end = gates.end;
+}
+
 /// Factors of row i for scan, if there is one; those of absent tokens are zero, or finite where a zero row makes up for
 /// it. The norms are reciprocals; p_norm is k_norm where p = b k.
 __device__ inline void write_factors(const Arguments& x, const Chunk& chunk, const KeyHead& head,

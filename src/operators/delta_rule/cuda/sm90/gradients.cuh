@@ -6,41 +6,41 @@
 ///
 ///     X = tril(dO Vn^T)       Y = -strict_tril(dE Vn^T)       D_ij = scale e^{G_i - G_j}       E_ij = e^{G0_i - G_j}
 ///     dq^ = scale diag(e^G) dO S^T + (X . D) K^
-///     dk^ = diag(e^{G_C - G}) Vn dS+^T - b diag(beta e^{G0}) dE S^T + (X . D)^T Q^ + b (Z + Z^T) K^
+///     dk^ = diag(e^{G_C - G}) Vn dS+^T - b diag(beta e^{G0}) dE S^T + (X . D)^T Q^ + b (Z + Z^T) K^,   Z = diag(beta)
+///     Y . E
 ///
-/// with Z = diag(beta) Y . E, q^ and k^ normalised; then through the L2 norm and the correction of the query (README.md
+/// with q^ and k^ normalised and rounded again; then through the L2 norm and the correction of the query (README.md
 /// section 9).
 ///
 /// Grid: (slot, key head). Block: a warpgroup for each 64 columns of K, which holds its columns of dq^ and dk^ while
 /// the block goes through the value heads that share the key head. The products over K and V of pairs of tokens are
-/// made transposed, rows j and columns i; a warpgroup has a part of the columns.
-///
-/// Shared memory: q, k; dO, dE, Vn of a value head; a ring for slabs of S and dS+; later, in their places, the matrices
-/// of pairs of tokens.
+/// made transposed, rows j and columns i; a warpgroup has a part of the columns. Shared memory: q^, k^; dO, dE, Vn of a
+/// value head; a ring for slabs of S and dS+, later for the matrices of pairs.
 namespace comba::delta_rule::cuda::sm90 {
 
 template <class Shape>
 struct Gradients : PairGradients<Shape> {
   using Base = PairGradients<Shape>;
   using Base::add_pairs;
+  using Base::add_slab_to_batch;
   using Base::chunk;
   using Base::clear_absent_rows;
   using Base::d_error;
   using Base::d_o;
+  using Base::for_each_slab;
   using Base::group;
-  using Base::index_of;
   using Base::key;
   using Base::kK;
+  using Base::kPasses;
   using Base::load_keys;
   using Base::load_slab;
   using Base::load_values;
-  using Base::multiply_by_state;
+  using Base::multiply_by_d_state;
+  using Base::normalize;
   using Base::pair_of;
-  using Base::row_norms;
   using Base::row_sum;
   using Base::shared;
   using Base::slabs;
-  using Base::writes;
   using Base::x;
   using Base::y;
   using typename Base::Columns;
@@ -57,7 +57,7 @@ struct Gradients : PairGradients<Shape> {
       using Eight = cutlass::Array<Element, 8>;
       auto eight =
           *reinterpret_cast<const Eight*>(reinterpret_cast<const char*>(d_error()) + piece_offset<kChunk>(row, piece));
-      const float beta = shared.gates.beta[row];
+      const float beta = shared.saved.gates.beta[row];
 #pragma unroll
       for (int e = 0; e < 8; ++e) eight[e] = static_cast<Element>(beta * static_cast<float>(eight[e]));
       *reinterpret_cast<Eight*>(to + row * y.dv.stride[1] + piece * 8) = eight;
@@ -76,74 +76,128 @@ struct Gradients : PairGradients<Shape> {
     return sum;
   }
 
-  /// Adds what a value head gives to dq^ and dk^, and writes its gradients. Returns the thread's part of that of b.
-  __device__ float add_value_head(const KeyHead& head, const RawGates& raw, int value, Columns& dq, Columns& dk) const {
-    const ChunkGates& gates = shared.gates;
-    wait_barrier(shared.values_loaded, (value - key * x.group) & 1);
-    if (chunk.count < kChunk) {
-      clear_absent_rows(d_o(), (x.V + 63) / 64 * 64);
-      fence_async();
-      __syncthreads();
+  /// The factor(i) of its token for each row of c.
+  template <class Factor>
+  __device__ static void scale_rows(Columns& c, const Factor& factor) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const float f = factor(first_row() + 8 * half);
+#pragma unroll
+      for (int n = 0; n < 8; ++n) at(c, 0, n, half, 0) *= f, at(c, 0, n, half, 1) *= f;
     }
-    Columns c;
-    multiply_by_state<GMMA::Major::K>(c, d_o(), 0, value);
-    row_sum(shared.sums.query[group()], head.strength, c, [](float q, float, float e) { return q * e; });
-    const auto add = [&](Columns& to, const auto& factor_of) {
+  }
+
+  /// to += diag(factor) c.
+  template <class Factor>
+  __device__ static void add_rows(Columns& to, const Columns& c, const Factor& factor) {
 #pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const float factor = factor_of(first_row() + 8 * half);
+    for (int half = 0; half < 2; ++half) {
+      const float f = factor(first_row() + 8 * half);
 #pragma unroll
-        for (int n = 0; n < 8; ++n) {
+      for (int n = 0; n < 8; ++n) {
 #pragma unroll
-          for (int side = 0; side < 2; ++side) {
-            at(to, 0, n, half, side) = fmaf(factor, at(c, 0, n, half, side), at(to, 0, n, half, side));
-          }
+        for (int side = 0; side < 2; ++side) {
+          at(to, 0, n, half, side) = fmaf(f, at(c, 0, n, half, side), at(to, 0, n, half, side));
         }
       }
-    };
-    add(dq, [&](int i) { return x.scale * decay_from_start(gates.G[i]); });
-    multiply_by_state<GMMA::Major::K>(c, d_error(), slabs(), value);
-    row_sum(shared.sums.feedback[group()], 0, c, [](float, float k, float e) { return k * e; });
-    add(dk, [&](int i) { return -head.b * gates.beta[i] * decay_from_start(gates.G0[i]); });
-    float dot = multiply_by_state<GMMA::Major::MN>(c, writes(), 2 * slabs(), value);
-    row_sum(shared.sums.write[group()], 0, c, [](float, float k, float e) { return k * e; });
-    add(dk, [&](int i) { return decay_between(gates.end, gates.G[i]); });
+    }
+  }
+
+  /// Adds what a value head gives to dq^ and dk^. Returns what the token of the thread, one of the first 64,
+  /// contributes.
+  __device__ TokenSums add_value_head(const KeyHead& head, int value, RingPlace& ring, Columns& dq, Columns& dk) const {
+    const ChunkGates& gates = shared.saved.gates;
+    const bool first = value == key * x.group;
+    wait_barrier(shared.values_loaded, (value - key * x.group) & 1);
+    if (first) normalize(head.strength);
+    if (chunk.count < kChunk) clear_absent_rows(d_o(), (x.V + 63) / 64 * 64);
+    fence_async();
+    __syncthreads();
+    const Element *const queries = shared.q, *const keys = shared.k;
+    float* const query_sum = shared.sums.query[group()];
+    float* const feedback_sum = shared.sums.feedback[group()];
+    const auto query_factor = [&](int i) { return x.scale * decay_from_start(gates.G[i]); };
+    const auto feedback_factor = [&](int i) { return -head.b * gates.beta[i] * decay_from_start(gates.G0[i]); };
+    Columns c;
+    if constexpr (Shape::kGrouped) {
+      clear(c);
+      for_each_slab(0, value, ring, [&](int block, int half, Element* slab) {
+        warpgroup_fence_operand(c);
+        warpgroup_arrive();
+        add_slab_to_batch<GMMA::Major::K>(c, d_o() + block * 64 * kChunk, half, slab);
+        warpgroup_commit_batch();
+        wait_for_products(c);
+      });
+      row_sum(query_sum, queries, c);
+      add_rows(dq, c, query_factor);
+      clear(c);
+      for_each_slab(1, value, ring, [&](int block, int half, Element* slab) {
+        warpgroup_fence_operand(c);
+        warpgroup_arrive();
+        add_slab_to_batch<GMMA::Major::K>(c, d_error() + block * 64 * kChunk, half, slab);
+        warpgroup_commit_batch();
+        wait_for_products(c);
+      });
+      row_sum(feedback_sum, keys, c);
+      add_rows(dk, c, feedback_factor);
+    } else {
+      for_each_slab(0, value, ring, [&](int block, int half, Element* slab) {
+        warpgroup_fence_operand(dq);
+        warpgroup_fence_operand(dk);
+        warpgroup_arrive();
+        add_slab_to_batch<GMMA::Major::K>(dq, d_o() + block * 64 * kChunk, half, slab);
+        add_slab_to_batch<GMMA::Major::K>(dk, d_error() + block * 64 * kChunk, half, slab);
+        warpgroup_commit_batch();
+        wait_for_products(dq);
+        warpgroup_fence_operand(dk);
+      });
+      row_sum(query_sum, queries, dq);
+      row_sum(feedback_sum, keys, dk);
+      scale_rows(dq, query_factor);
+      scale_rows(dk, feedback_factor);
+    }
+    float dot = multiply_by_d_state(c, value, ring);
+    row_sum(shared.sums.write[group()], keys, c);
+    add_rows(dk, c, [&](int i) { return decay_between(gates.end, gates.G[i]); });
 #pragma unroll
     for (int distance = 16; distance > 0; distance /= 2) dot += __shfl_xor_sync(~0u, dot, distance);
     if (threadIdx.x % 32 == 0) shared.sums.state[threadIdx.x / 32] = dot;
-    add_pairs(head, dq, dk);
+    return add_pairs(head, first, dq, dk);
+  }
+
+  /// What only this value head has.
+  __device__ float finish_value_head(const KeyHead& head, const TokenSums& t, int value) const {
     write_dv(value);
     if (threadIdx.x >= kChunk) return 0;
-    return gate_gradients(y, chunk, value, head, raw, gates, shared.q_norm, shared.k_norm, shared.sums,
+    return gate_gradients(y, chunk, value, head, shared.saved.gates, t, shared.sums,
                           [&](int i) { return d_error_of_value(i, value); });
   }
 
   /// From dq^ and dk^ through the L2 norm and the correction. Returns the thread's part of the gradient of its
   /// strength.
-  __device__ float finish(float strength, Columns& dq, Columns& dk) const {
-    row_sum(shared.sums.query[group()], strength, dq, [](float q, float, float e) { return q * e; });
-    row_sum(shared.sums.feedback[group()], 0, dk, [](float, float k, float e) { return k * e; });
-    __syncthreads();
+  __device__ float finish_key_head(float strength, Columns& dq, Columns& dk) const {
     float d_strength = 0;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const int i = first_row() + 8 * half;
-      const float q_norm = shared.q_norm[i], k_norm = shared.k_norm[i];
-      const float of_q = x.l2norm ? q_norm * q_norm * q_norm * sum_of(shared.sums.query, i) : 0;
-      const float of_k = x.l2norm ? k_norm * k_norm * k_norm * sum_of(shared.sums.feedback, i) : 0;
+      const float q_norm = shared.saved.q_norm[i], k_norm = shared.saved.k_norm[i];
+      const float k_length = k_norm > 0 ? 1 / k_norm : 0;
+      const float q_dot = x.l2norm ? shared.sums.q_dot[i] : 0, k_dot = x.l2norm ? shared.sums.k_dot[i] : 0;
+      float sum = 0;
 #pragma unroll
       for (int n = 0; n < 8; ++n) {
-        const float2 qs = pair_of(shared.q, n, half), ks = pair_of(shared.k, n, half);
+        const float2 queries = pair_of(shared.q, n, half), keys = pair_of(shared.k, n, half);
 #pragma unroll
         for (int side = 0; side < 2; ++side) {
-          const float k = side == 0 ? ks.x : ks.y, q = (side == 0 ? qs.x : qs.y) - strength * k;
+          const float k = side == 0 ? keys.x : keys.y, q = side == 0 ? queries.x : queries.y;
           float& of_query = at(dq, 0, n, half, side);
           float& of_key = at(dk, 0, n, half, side);
-          of_query = q_norm * of_query - of_q * q;
-          of_key = k_norm * of_key - of_k * k - strength * of_query;
-          d_strength -= k * of_query;
+          of_query = q_norm * (of_query - q_dot * q);
+          of_key = k_norm * (of_key - k_dot * k) - strength * of_query;
+          sum = fmaf(k, of_query, sum);
         }
       }
+      d_strength -= k_length * sum;
     }
     return d_strength;
   }
@@ -170,15 +224,19 @@ struct Gradients : PairGradients<Shape> {
     }
   }
 
-  /// The sum of `part` over the block, for thread 0; in a fixed order.
-  __device__ float block_sum(float part) const {
+  /// Both sums over the block, for thread 0; in a fixed order.
+  __device__ KeyHeadPart block_sums(KeyHeadPart part) const {
 #pragma unroll
-    for (int distance = 16; distance > 0; distance /= 2) part += __shfl_xor_sync(~0u, part, distance);
+    for (int distance = 16; distance > 0; distance /= 2) {
+      part.b += __shfl_xor_sync(~0u, part.b, distance);
+      part.strength += __shfl_xor_sync(~0u, part.strength, distance);
+    }
+    if (threadIdx.x % 32 == 0) shared.sums.key_parts[threadIdx.x / 32] = part;
     __syncthreads();
-    if (threadIdx.x % 32 == 0) shared.sums.state[threadIdx.x / 32] = part;
-    __syncthreads();
-    float sum = 0;
-    for (int warp = 0; warp < Shape::kThreads / 32; ++warp) sum += shared.sums.state[warp];
+    KeyHeadPart sum = {};
+    for (int warp = 0; warp < Shape::kThreads / 32; ++warp) {
+      sum.b += shared.sums.key_parts[warp].b, sum.strength += shared.sums.key_parts[warp].strength;
+    }
     return sum;
   }
 
@@ -195,37 +253,35 @@ struct Gradients : PairGradients<Shape> {
     }
     __syncthreads();
     const KeyHead head(x, key);
+    const int last = (key + 1) * x.group - 1;
     Columns dq, dk;
     clear(dq);
     clear(dk);
-    float db = 0;
-    for (int value = key * x.group; value < (key + 1) * x.group; ++value) {
+    KeyHeadPart part = {};
+    TokenSums t;
+    RingPlace ring;
+    for (int value = key * x.group; value <= last; ++value) {
       if (threadIdx.x == 0) {
+        RingPlace slot = ring;
         load_values(value);
-        for (int item = 0; item < min(Shape::kSlots, 3 * slabs()); ++item) load_slab(item, value);
-      }
-      RawGates raw;
-      raw.load(x, chunk, value);
-      raw.resolve(x, chunk, shared.gates, shared.first_half);
-      if (value == key * x.group) {
-        wait_barrier(shared.keys_loaded, 0);
-        row_norms(head.strength);
-        if (chunk.count < kChunk) {
-          __syncthreads();
-          clear_absent_rows(shared.q, kK);
-          clear_absent_rows(shared.k, kK);
-          fence_async();
+        for (int item = 0; item < min(Shape::kSlots, kPasses * slabs()); ++item) {
+          load_slab(item, slot.stage, value);
+          slot.template advance<Shape::kSlots>();
         }
       }
-      __syncthreads();
-      db += add_value_head(head, raw, value, dq, dk);
+      if (value == key * x.group) wait_barrier(shared.keys_loaded, 0);
+      t = add_value_head(head, value, ring, dq, dk);
+      if (value == last) break;
+      part.b += finish_value_head(head, t, value);
       fence_async();
       __syncthreads();  // everything of this value head has been read
     }
-    const float d_strength = finish(head.strength, dq, dk);
+    __syncthreads();
+    part.strength = finish_key_head(head.strength, dq, dk);
     write_columns(y.dq, dq, shared.q);
     write_columns(y.dk, dk, shared.k);
-    const KeyHeadPart part = {block_sum(db), block_sum(d_strength)};
+    part.b += finish_value_head(head, t, last);
+    part = block_sums(part);
     if (threadIdx.x == 0) y.key_parts[static_cast<std::int64_t>(blockIdx.x) * (x.HV / x.group) + key] = part;
   }
 };

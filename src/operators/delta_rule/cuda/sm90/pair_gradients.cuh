@@ -4,13 +4,14 @@
 
 /// Of the gradients of a chunk (gradients.cuh): what pairs of tokens give, from products over K and V.
 ///
-/// The products are made transposed, rows j and columns i; a warpgroup has a part of the columns.
+/// The products are made transposed, rows j and columns i; a warpgroup takes its columns in parts, one after the other.
 namespace comba::delta_rule::cuda::sm90 {
 
 template <class Shape>
 struct PairGradients : ChunkProducts<Shape> {
   using Base = ChunkProducts<Shape>;
-  using Base::accumulate_half;
+  using Base::add_half_to_batch;
+  using Base::chunk;
   using Base::d_error;
   using Base::d_o;
   using Base::group;
@@ -22,182 +23,191 @@ struct PairGradients : ChunkProducts<Shape> {
   using typename Base::Columns;
   using typename Base::Element;
   static constexpr int kPairColumns = Shape::kPairColumns;
-  using Pairs = Accumulators<kChunk, kPairColumns>;  ///< rows j, the warpgroup's columns i
+  using Pairs = Accumulators<kChunk, kPairColumns>;  ///< rows j, columns i of a part
 
-  /// c += rows j of k times rows i of `other`, of the warpgroup's columns i.
-  __device__ void multiply_pairs(Pairs& c, Element* other, GMMA::ScaleOut accumulate) const {
-    const Tensor rows =
-        local_tile(tile<Element, kChunk, kK>(other), cute::Shape<Int<kPairColumns>, Int<kK>>{}, make_coord(group(), 0));
-    multiply(Product<Element, kPairColumns, GMMA::Major::K>{}, tile<Element, kChunk, kK>(shared.k), rows, c,
-             accumulate);
-    wait_for_products(c);
-  }
-
-  /// c = Vn times rows of dO or dE, transposed: element (j, i) is <Vn_j, other_i>.
-  __device__ void multiply_writes(Pairs& c, Element* other) const {
-    const Product<Element, kPairColumns, GMMA::Major::MN> product;
-    clear(c);
+  /// products = rows j of k^ times rows i of `keys`, gradients = Vn_j times rows i of `values` (dO or dE); for the
+  /// columns i of a part.
+  __device__ void multiply_pairs(Element* keys, Element* values, int part, Pairs& products, Pairs& gradients) const {
+    using Rows = cute::Shape<Int<kPairColumns>, Int<kK>>;
+    const auto place = make_coord(part, 0);
+    clear(gradients);
+    warpgroup_fence_operand(products);
+    warpgroup_fence_operand(gradients);
+    warpgroup_arrive();
+    add_to_batch(Product<Element, kPairColumns, GMMA::Major::K>{}, tile<Element, kChunk, kK>(shared.k),
+                 local_tile(tile<Element, kChunk, kK>(keys), Rows{}, place), products, GMMA::ScaleOut::Zero);
+    warpgroup_commit_batch();
     for (int slab = 0; slab < slabs(); ++slab) {
-      const int offset = slab / 2 * 64 * kChunk;
-      const Tensor rows = local_tile(tile<Element, kChunk, 64>(other + offset), cute::Shape<Int<kPairColumns>, _64>{},
-                                     make_coord(group(), 0));
-      accumulate_half(product, transposed<Element, 64, kChunk>(writes() + offset), slab % 2 * 2, rows, slab % 2 * 2, c);
+      const int offset = slab / 2 * 64 * kChunk, step = slab % 2 * 2;
+      const Tensor rows =
+          local_tile(tile<Element, kChunk, 64>(values + offset), cute::Shape<Int<kPairColumns>, _64>{}, place);
+      warpgroup_arrive();
+      add_half_to_batch(Product<Element, kPairColumns, GMMA::Major::MN>{},
+                        transposed<Element, 64, kChunk>(writes() + offset), step, rows, step, gradients);
+      warpgroup_commit_batch();
     }
-    wait_for_products(c);
+    wait_for_products(products);
+    warpgroup_fence_operand(gradients);
   }
 
-  /// Writes the warpgroup's columns of a matrix of pairs, rounded; pair_at(n, half) are two neighbours.
-  template <class PairAt>
-  __device__ static void store_pairs(Element* to, const PairAt& pair_at) {
+  /// Writes columns of a matrix of pairs, rounded.
+  __device__ static void store_pairs(Element* to, int part, const Pairs& c) {
     const int lane = threadIdx.x % 32, row = threadIdx.x % kWarpGroup / 32 * 16 + lane % 16;
-    const std::uint32_t begin = cast_smem_ptr_to_uint(to) + row * 128;
-    const auto packed = [&](int n, int half) {
-      const float2 pair = pair_at(n, half);
-      return pack<Element>(pair.x, pair.y);
-    };
-#pragma unroll
-    for (int n = 0; n < kPairColumns / 8; n += 2) {
-      const int piece = group() * (kPairColumns / 8) + n + lane / 16;
-      asm volatile(
-          "stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(begin + ((piece ^ row % 8) * 16)),
-          "r"(packed(n, 0)), "r"(packed(n, 1)), "r"(packed(n + 1, 0)), "r"(packed(n + 1, 1))
-          : "memory");
-    }
+    const int piece = part * (kPairColumns / 8) + lane / 16;
+    const auto packed = [&](int n, int half) { return pack<Element>(at(c, 0, n, half, 0), at(c, 0, n, half, 1)); };
+    asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(
+                     cast_smem_ptr_to_uint(to) + row * 128 + ((piece ^ row % 8) * 16)),
+                 "r"(packed(0, 0)), "r"(packed(0, 1)), "r"(packed(1, 0)), "r"(packed(1, 1))
+                 : "memory");
   }
 
-  /// The sums over pairs that a thread's elements belong to: of each column i over its rows j, of its two rows over i.
+  /// The sums over pairs that a thread's elements belong to: of the columns i of a part over its rows j, of its two
+  /// rows over all columns.
   struct PairSums {
-    float column[kPairColumns / 8][2] = {}, row[2] = {};
+    float column[kPairColumns / 8][2], row[2] = {};
+
+    __device__ void begin_part() {
+#pragma unroll
+      for (auto& pair : column) pair[0] = pair[1] = 0;
+    }
 
     __device__ void add(int n, int half, int side, float by_later, float by_earlier) {
       column[n][side] += by_later, row[half] += by_earlier;
     }
 
-    /// Adds the threads of a warp and writes: columns by warp, rows by warpgroup.
-    template <int kGroups>
-    __device__ void write(float (&later)[4][kChunk], float (&earlier)[kGroups][kChunk]) {
+    /// Adds the threads of a warp and writes the columns, by warp.
+    __device__ void end_part(int part, float (&later)[4][kChunk]) {
       const int warp = threadIdx.x % kWarpGroup / 32, lane = threadIdx.x % 32;
 #pragma unroll
       for (int n = 0; n < kPairColumns / 8; ++n) {
 #pragma unroll
         for (int side = 0; side < 2; ++side) {
           float sum = column[n][side];
+#pragma unroll
           for (int distance = 4; distance < 32; distance *= 2) sum += __shfl_xor_sync(~0u, sum, distance);
-          if (lane < 4) later[warp][group() * kPairColumns + 8 * n + first_column() + side] = sum;
+          if (lane < 4) later[warp][part * kPairColumns + 8 * n + first_column() + side] = sum;
         }
       }
+    }
+
+    /// The same of the rows, by warpgroup.
+    template <int kGroups>
+    __device__ void end(float (&earlier)[kGroups][kChunk]) {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         float sum = row[half];
         sum += __shfl_xor_sync(~0u, sum, 1);
         sum += __shfl_xor_sync(~0u, sum, 2);
-        if (lane % 4 == 0) earlier[group()][first_row() + 8 * half] = sum;
+        if (threadIdx.x % 4 == 0) earlier[group()][first_row() + 8 * half] = sum;
       }
     }
   };
 
-  /// Calls f(n, half, side, i, j) for each of the thread's pairs of tokens with i >= j.
+  /// Calls f(part) for each part of the warpgroup's columns i.
   template <class F>
-  __device__ static void for_each_pair(const F& f) {
+  __device__ static void for_each_part(const F& f) {
+    constexpr int kParts = kChunk / kPairColumns / Shape::kGroups;
+#pragma unroll 1
+    for (int part = group() * kParts; part < (group() + 1) * kParts; ++part) f(part);
+  }
+
+  /// Calls f(n, half, side, i, j) for each of the thread's pairs of tokens of a part; unless all have i < j.
+  template <class F>
+  __device__ static void for_each_pair(int part, const F& f) {
+    if ((part + 1) * kPairColumns <= static_cast<int>(threadIdx.x) % kWarpGroup / 32 * 16) return;
 #pragma unroll
     for (int n = 0; n < kPairColumns / 8; ++n) {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
 #pragma unroll
         for (int side = 0; side < 2; ++side) {
-          f(n, half, side, group() * kPairColumns + 8 * n + first_column() + side, first_row() + 8 * half);
+          f(n, half, side, part * kPairColumns + 8 * n + first_column() + side, first_row() + 8 * half);
         }
       }
     }
   }
 
-  /// dq^ += (X . D) K^ and dk^ += (X . D)^T Q^ + b (Z + Z^T) K^, and the sums over pairs.
-  __device__ void add_pairs(const KeyHead& head, Columns& dq, Columns& dk) const {
-    Element* const read_k = d_o();  // (X . D) with the divisors of k_j, and of q_i; transposed like all of them
-    Element* const read_q = d_o() + Shape::kMatrix;
-    Element* const feedback_k = shared.pairs[0];  // b Z with the divisors of k_j, and of k_i
-    Element* const feedback_i = shared.pairs[1];
-    const ChunkGates& gates = shared.gates;
-    Pairs products, gradients;
-    {
-      multiply_pairs(products, shared.k, GMMA::ScaleOut::Zero);
-#pragma unroll
-      for (int e = 0; e < size(products); ++e) products(e) *= -head.strength;
-      multiply_pairs(products, shared.q, GMMA::ScaleOut::One);
-      multiply_writes(gradients, d_o());
-      PairSums sums;
-      for_each_pair([&](int n, int half, int side, int i, int j) {
-        float& gradient = at(gradients, 0, n, half, side);
-        gradient = i >= j ? gradient * x.scale * decay_between(gates.G[i], gates.G[j]) : 0;
-        const float norms = shared.q_norm[i] * shared.k_norm[j];
-        const float term = i > j ? gradient * norms * at(products, 0, n, half, side) : 0;
-        sums.add(n, half, side, term, term);
+  /// Writes X . D and adds it up.
+  __device__ void prepare_read(Element* to) const {
+    const ChunkGates& gates = shared.saved.gates;
+    PairSums sums;
+    for_each_part([&](int part) {
+      Pairs products, gradients, result;
+      multiply_pairs(shared.q, d_o(), part, products, gradients);
+      sums.begin_part();
+      clear(result);
+      for_each_pair(part, [&](int n, int half, int side, int i, int j) {
+        if (i < j) return;
+        const float gradient = at(gradients, 0, n, half, side) * x.scale * decay_between(gates.G[i], gates.G[j]);
+        const float term = gradient * at(products, 0, n, half, side);
+        at(result, 0, n, half, side) = gradient;
+        if (i == j) {
+          shared.sums.own_read[i] = term;
+        } else {
+          sums.add(n, half, side, term, term);
+        }
       });
-      sums.write(shared.sums.later_read, shared.sums.earlier_read);
-    }
-    __syncthreads();  // dO has been read, and all slabs
-    const auto columns = [&](const float* of, int n) {
-      const int i = group() * kPairColumns + 8 * n + first_column();
-      return make_float2(of[i], of[i + 1]);
-    };
-    store_pairs(read_k, [&](int n, int half) {
-      const float norm = shared.k_norm[first_row() + 8 * half];
-      return make_float2(at(gradients, 0, n, half, 0) * norm, at(gradients, 0, n, half, 1) * norm);
+      sums.end_part(part, shared.sums.later_read);
+      store_pairs(to, part, result);
     });
-#pragma unroll
-    for (int n = 0; n < kPairColumns / 8; ++n) {
-      const float2 norm = columns(shared.q_norm, n);
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        at(gradients, 0, n, half, 0) *= norm.x, at(gradients, 0, n, half, 1) *= norm.y;
-      }
-    }
-    store_pairs(read_q, [&](int n, int half) {
-      return make_float2(at(gradients, 0, n, half, 0), at(gradients, 0, n, half, 1));
-    });
-    Pairs corrections;  // what the correction q - s k adds where Z^T K^ stands
-#pragma unroll
-    for (int e = 0; e < size(corrections); ++e) corrections(e) = -head.strength * gradients(e);
-    {
-      multiply_pairs(products, shared.k, GMMA::ScaleOut::Zero);
-      multiply_writes(gradients, d_error());
-      PairSums sums;
-      for_each_pair([&](int n, int half, int side, int i, int j) {
-        float& gradient = at(gradients, 0, n, half, side);
-        if (i == j) shared.sums.own[i] = gradient;
-        gradient = i > j ? -gradient * decay_between(gates.G0[i], gates.G[j]) : 0;
-        const float norms = shared.k_norm[i] * shared.k_norm[j];
-        const float term = i > j ? gradient * norms * at(products, 0, n, half, side) : 0;
+    sums.end(shared.sums.earlier_read);
+  }
+
+  /// Writes b Z and adds up Y . E.
+  __device__ void prepare_feedback(float b, Element* to) const {
+    const ChunkGates& gates = shared.saved.gates;
+    PairSums sums;
+    for_each_part([&](int part) {
+      Pairs products, gradients, result;
+      multiply_pairs(shared.k, d_error(), part, products, gradients);
+      sums.begin_part();
+      clear(result);
+      for_each_pair(part, [&](int n, int half, int side, int i, int j) {
+        const float product = at(gradients, 0, n, half, side);
+        if (i == j) shared.sums.own[i] = product;
+        if (i <= j) return;
+        const float gradient = -product * decay_between(gates.G0[i], gates.G[j]), beta = gates.beta[i];
+        const float term = gradient * at(products, 0, n, half, side);
         const bool neighbours = i == j + 1;
         if (neighbours) shared.sums.neighbour[i] = term;
-        sums.add(n, half, side, term, neighbours && !x.gated_delta ? 0 : gates.beta[i] * term);
-        gradient *= head.b * gates.beta[i];
+        sums.add(n, half, side, term, neighbours && !x.gated_delta ? 0 : beta * term);
+        at(result, 0, n, half, side) = b * beta * gradient;
       });
-      if (threadIdx.x == 0) shared.sums.neighbour[0] = 0;
-      sums.write(shared.sums.later_feedback, shared.sums.earlier_feedback);
-    }
-    store_pairs(feedback_k, [&](int n, int half) {
-      const float norm = shared.k_norm[first_row() + 8 * half];
-      return make_float2(at(gradients, 0, n, half, 0) * norm, at(gradients, 0, n, half, 1) * norm);
+      sums.end_part(part, shared.sums.later_feedback);
+      store_pairs(to, part, result);
     });
-    store_pairs(feedback_i, [&](int n, int half) {
-      const float2 norm = columns(shared.k_norm, n);
-      return make_float2(fmaf(at(gradients, 0, n, half, 0), norm.x, at(corrections, 0, n, half, 0)),
-                         fmaf(at(gradients, 0, n, half, 1), norm.y, at(corrections, 0, n, half, 1)));
-    });
+    sums.end(shared.sums.earlier_feedback);
+    if (threadIdx.x == 0) shared.sums.neighbour[0] = 0;
+  }
+
+  /// dq^ += (X . D) K^ and dk^ += (X . D)^T Q^ + b (Z + Z^T) K^, and the sums over pairs. Returns what the token of the
+  /// thread, one of the first 64, contributes.
+  __device__ TokenSums add_pairs(const KeyHead& head, bool first, Columns& dq, Columns& dk) const {
+    __syncthreads();  // all slabs have been read
+    prepare_read(shared.pairs[0]);
+    prepare_feedback(head.b, shared.pairs[1]);
     fence_async();
     __syncthreads();
     const Product<Element, 64, GMMA::Major::K, GMMA::Major::MN> by_rows;
     const Product<Element, 64, GMMA::Major::MN, GMMA::Major::MN> by_columns;
     const Tensor q = transposed<Element, kChunk, 64>(shared.q + group() * 64 * kChunk);
     const Tensor k = transposed<Element, kChunk, 64>(shared.k + group() * 64 * kChunk);
-    multiply(by_columns, transposed<Element, kChunk, kChunk>(read_k), k, dq, GMMA::ScaleOut::One);
-    multiply(by_rows, tile<Element, kChunk, kChunk>(read_q), q, dk, GMMA::ScaleOut::One);
-    multiply(by_rows, tile<Element, kChunk, kChunk>(feedback_i), k, dk, GMMA::ScaleOut::One);
-    multiply(by_columns, transposed<Element, kChunk, kChunk>(feedback_k), k, dk, GMMA::ScaleOut::One);
-    warpgroup_wait<0>();
+    const Tensor read = tile<Element, kChunk, kChunk>(shared.pairs[0]);
+    const Tensor feedback = tile<Element, kChunk, kChunk>(shared.pairs[1]);
+    const GMMA::ScaleOut add = GMMA::ScaleOut::One;
     warpgroup_fence_operand(dq);
     warpgroup_fence_operand(dk);
+    warpgroup_arrive();
+    add_to_batch(by_columns, transposed<Element, kChunk, kChunk>(shared.pairs[0]), k, dq, add);
+    add_to_batch(by_rows, read, q, dk, add);
+    add_to_batch(by_rows, feedback, k, dk, add);
+    add_to_batch(by_columns, transposed<Element, kChunk, kChunk>(shared.pairs[1]), k, dk, add);
+    warpgroup_commit_batch();
+    wait_for_products(dq);
+    warpgroup_fence_operand(dk);
+    TokenSums t = {};
+    if (threadIdx.x < kChunk) t = token_sums(x, chunk, head, shared.saved.gates, shared.sums, first);
+    return t;
   }
 };
 

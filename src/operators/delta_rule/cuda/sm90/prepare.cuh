@@ -201,7 +201,8 @@ __global__ __launch_bounds__(Shape::kThreads, Shape::kBlocks) void prepare(const
     }
     clear_absent_rows(chunk, products);
     __syncthreads();  // gates and norms are known, the tiles are free
-    ChunkMatrices& result = x.chunks[static_cast<std::int64_t>(now.slot) * x.HV + now.value];
+    const std::int64_t index = static_cast<std::int64_t>(now.slot) * x.HV + now.value;
+    ChunkMatrices& result = x.chunks[index];
     now.advance(x);
     load_tiles(now);
     if (!now.is_end()) raw.load(x, now.chunk, now.value);
@@ -214,6 +215,7 @@ __global__ __launch_bounds__(Shape::kThreads, Shape::kBlocks) void prepare(const
     if (reads) {
       write_factors(x, chunk, head, gates, shared.q_norm, shared.k_norm, p_norm, threadIdx.x - kWarpGroup,
                     result.factors);
+      if (x.gates) save_gates(gates, shared.q_norm, shared.k_norm, threadIdx.x - kWarpGroup, x.gates[index]);
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         const int i = first_row() + 8 * half;

@@ -203,9 +203,7 @@ struct Reverse {
         fence_async();
         barrier_wait(barrier.state_warps(), kWarpGroup);
       }
-      Rows read, rows;
-      multiply(BothTransposed{}, transposed<Element, kChunk, kChunk>(stage.read), narrow_transposed(stage.d_o[group]),
-               read, GMMA::ScaleOut::Zero);
+      Rows rows;
       if (!first) barrier_wait(barrier.state_read(), 2 * kWarpGroup);
       store_transposed<Element, kK, kSlice>(state, slice.state);
       fence_async();
@@ -213,7 +211,6 @@ struct Reverse {
       multiply(FromTile{}, tile<Element, kChunk, kK>(stage.k), tile<Element, kSlice, kK>(slice.state), rows,
                GMMA::ScaleOut::Zero);
       wait_for_products(rows);
-      warpgroup_fence_operand(read);
       barrier_arrive(barrier.state_written(), 2 * kWarpGroup);
 
 #pragma unroll
@@ -230,12 +227,15 @@ struct Reverse {
       }
       store_transposed<Element, kChunk, kSlice>(rows, slice.d_write);
       fence_async();
-#pragma unroll
-      for (int i = 0; i < size(rows); ++i) rows(i) += read(i);
       barrier_wait(barrier.state_warps(), kWarpGroup);
       // (R M)^T dO + dW + (M - I)^T dW: the larger part of dE is never rounded.
-      multiply(FromTransposed{}, transposed<Element, kChunk, kChunk>(stage.inverse),
-               tile<Element, kSlice, kChunk>(slice.d_write), rows, GMMA::ScaleOut::One);
+      warpgroup_fence_operand(rows);
+      warpgroup_arrive();
+      add_to_batch(FromTransposed{}, transposed<Element, kChunk, kChunk>(stage.inverse),
+                   tile<Element, kSlice, kChunk>(slice.d_write), rows, GMMA::ScaleOut::One);
+      add_to_batch(BothTransposed{}, transposed<Element, kChunk, kChunk>(stage.read),
+                   narrow_transposed(stage.d_o[group]), rows, GMMA::ScaleOut::One);
+      warpgroup_commit_batch();
 #pragma unroll
       for (int i = 0; i < size(state); ++i) state(i) *= inputs.decay;
       wait_barrier(control.scaled, ring.phase);

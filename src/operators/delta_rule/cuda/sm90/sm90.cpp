@@ -152,7 +152,7 @@ void forward(const Problem& x, const DeltaRuleForward& args, Workspace workspace
 /// The parts of the workspace of backward, one after the other.
 struct BackwardPlan {
   std::int64_t chunks, V_rows, bytes = 0;
-  std::int64_t matrices, states, d_states, writes, d_errors, value_parts, key_parts;  ///< where they begin
+  std::int64_t matrices, gates, states, d_states, writes, d_errors, value_parts, key_parts;  ///< where they begin
 
   explicit BackwardPlan(const Problem& x) {
     const std::int64_t slots = sequences(x).slots, K = padded(x.K);
@@ -164,6 +164,7 @@ struct BackwardPlan {
       return begin;
     };
     matrices = take(chunks * static_cast<std::int64_t>(sizeof(ChunkMatrices)));
+    gates = take(chunks * kSavedGatesBytes);
     states = take(chunks * V_rows * K * 2);
     d_states = take(chunks * V_rows * K * 2);
     writes = take(chunks * V_rows * kChunk * 2);
@@ -200,6 +201,7 @@ void backward(const Problem& x, const DeltaRuleBackward& args, Workspace workspa
   const auto part = [&](std::int64_t begin) { return static_cast<std::byte*>(workspace.data) + begin; };
   BackwardArguments a;
   a.forward = arguments(x, {}, {part(plan.matrices), 0}, {columns, 1});
+  a.forward.gates = reinterpret_cast<SavedGates*>(part(plan.gates));
   a.d_o_slice = tensor_map(args.do_, columns);
   a.d_o = tensor_map(args.do_, 64);
   const View d_errors(part(plan.d_errors), x.in.q.dtype, {plan.chunks, kChunk, 1, plan.V_rows});

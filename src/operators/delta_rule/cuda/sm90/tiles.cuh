@@ -45,20 +45,26 @@ template <class Element, int kColumns, GMMA::Major kMajorA, GMMA::Major kMajorB 
 using Product = decltype(make_tiled_mma(
     GMMA::ss_op_selector<Element, Element, float, Shape<_64, Int<kColumns>, _16>, kMajorA, kMajorB>()));
 
-/// Queues C = A B^T, or C += A B^T, for the warpgroup; wait_for_products() ends it.
+/// C = A B^T, or C += A B^T, as one of the products between warpgroup_arrive() and warpgroup_commit_batch().
 template <class Product, class A, class B, class C>
-__device__ void multiply(Product product, const A& a, const B& b, C& c, GMMA::ScaleOut accumulate) {
+__device__ void add_to_batch(Product product, const A& a, const B& b, C& c, GMMA::ScaleOut accumulate) {
   const auto part = product.get_slice(threadIdx.x % kWarpGroup);
   const Tensor fragment_a = part.make_fragment_A(part.partition_A(a));
   const Tensor fragment_b = part.make_fragment_B(part.partition_B(b));
   product.accumulate_ = accumulate;
-  warpgroup_fence_operand(c);
-  warpgroup_arrive();
 #pragma unroll
   for (int k = 0; k < size<2>(fragment_a); ++k) {
     gemm(product, fragment_a(_, _, k), fragment_b(_, _, k), c);
     product.accumulate_ = GMMA::ScaleOut::One;
   }
+}
+
+/// Queues C = A B^T, or C += A B^T, for the warpgroup; wait_for_products() ends it.
+template <class Product, class A, class B, class C>
+__device__ void multiply(Product product, const A& a, const B& b, C& c, GMMA::ScaleOut accumulate) {
+  warpgroup_fence_operand(c);
+  warpgroup_arrive();
+  add_to_batch(product, a, b, c, accumulate);
   warpgroup_commit_batch();
 }
 
