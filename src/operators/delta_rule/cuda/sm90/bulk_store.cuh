@@ -2,10 +2,10 @@
 
 #include "operators/delta_rule/cuda/sm90/tiles.cuh"
 
-/// Tiles from shared memory to the workspace, by one thread; the tile may be overwritten when the call returns.
+/// Tiles from shared memory to the workspace, by one thread.
 namespace comba::delta_rule::cuda::sm90 {
 
-/// Until shared memory has been read.
+/// Until what this thread has queued has been read from shared memory, which may then be overwritten.
 __device__ inline void wait_until_read() {
   asm volatile("cp.async.bulk.commit_group;\n\tcp.async.bulk.wait_group.read 0;" ::: "memory");
 }
@@ -13,18 +13,17 @@ __device__ inline void wait_until_read() {
 /// Until the stores of this thread are done: before its kernel ends.
 __device__ inline void wait_for_stores() { asm volatile("cp.async.bulk.wait_group 0;" ::: "memory"); }
 
-/// kRows rows of a tile of kColumns columns go to rows `first` and on of a tile of `rows` rows.
+/// Queues a copy: kRows rows of a tile of kColumns columns go to rows `first` and on of a tile of `rows` rows.
 template <int kColumns, int kRows, class Element>
-__device__ void store_tile_rows(const Element* from, std::uint16_t* to, int rows, int first) {
+__device__ void queue_tile_rows(const Element* from, std::uint16_t* to, int rows, int first) {
 #pragma unroll
   for (int block = 0; block < kColumns / 64; ++block) {
     SM90_BULK_COPY_S2G::copy(from + block * kRows * 64, to + (static_cast<std::int64_t>(block) * rows + first) * 64,
                              kRows * 128);
   }
-  wait_until_read();
 }
 
-/// A box of a tensor map.
+/// A box of a tensor map; returns when it has been read.
 __device__ inline void store_box(const CUtensorMap& map, const void* from, int column, int head, int token, int batch) {
   SM90_TMA_STORE_4D::copy(&map, from, column, head, token, batch);
   wait_until_read();

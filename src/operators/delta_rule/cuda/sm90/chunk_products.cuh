@@ -30,7 +30,8 @@ struct GradientsShape {
     };
     SavedGates saved;
     RowSums<kGroups> sums;
-    std::uint64_t keys_loaded, values_loaded, full[kSlots], empty[kSlots];
+    std::uint64_t keys_loaded, values_loaded, full[kSlots];
+    unsigned readers[kSlots];  ///< warps that have read what a slot held, of all rounds
   };
   /// dO, dE and Vn come behind it: tiles of 64 x V_rows, twice, and V_rows x 64.
   static constexpr int kValuesOffset = (sizeof(Shared) + 1023) / 1024 * 1024;
@@ -94,8 +95,20 @@ struct ChunkProducts {
     }
   }
 
+  /// Says that a warp has read a slot, and whether it is the last.
+  __device__ bool is_last_reader(int slot) const {
+    constexpr unsigned kWarps = Shape::kThreads / 32;
+    unsigned before;
+    asm volatile("atom.acq_rel.cta.shared::cta.add.u32 %0, [%1], 1;"
+                 : "=r"(before)
+                 : "r"(cast_smem_ptr_to_uint(&shared.readers[slot]))
+                 : "memory");
+    return before % kWarps == kWarps - 1;
+  }
+
   /// Calls multiply(block, half, slab) for each slab of a pass: the part `half` of 64 rows number `block` of the
-  /// values; it makes products. Then the slot gets the slab that is kSlots further on.
+  /// values; it makes products and waits for them. The last warp to leave a slot sends for the slab that comes there
+  /// next, so that nobody waits for the others.
   template <class Multiply>
   __device__ void for_each_slab(int pass, int value, RingPlace& ring, const Multiply& multiply) const {
     int item = pass * slabs();
@@ -106,9 +119,7 @@ struct ChunkProducts {
         wait_barrier(shared.full[ring.stage], ring.phase);
         multiply(block, half, shared.slab[ring.stage] + group() * kSlabRows * 64);
         __syncwarp();
-        if (threadIdx.x % 32 == 0) arrive_barrier(shared.empty[ring.stage]);
-        if (threadIdx.x == 0 && item + Shape::kSlots < kPasses * slabs()) {
-          wait_barrier(shared.empty[ring.stage], ring.phase);
+        if (threadIdx.x % 32 == 0 && item + Shape::kSlots < kPasses * slabs() && is_last_reader(ring.stage)) {
           load_slab(item + Shape::kSlots, ring.stage, value);
         }
         ++item;

@@ -46,13 +46,13 @@ struct Gradients : PairGradients<Shape> {
   using typename Base::Columns;
   using typename Base::Element;
 
-  /// dv = diag(beta) dE.
+  /// dv = diag(beta) dE, by all threads but the first kChunk.
   __device__ void write_dv(int value) const {
     if (y.dv.data == nullptr) return;
     const int pieces = x.V / 8;
     Element* const to = static_cast<Element*>(y.dv.data) + chunk.batch * y.dv.stride[0] + chunk.begin * y.dv.stride[1] +
                         value * y.dv.stride[2];
-    for (int i = threadIdx.x; i < chunk.count * pieces; i += Shape::kThreads) {
+    for (int i = threadIdx.x - kChunk; i < chunk.count * pieces; i += Shape::kThreads - kChunk) {
       const int row = i / pieces, piece = i % pieces;
       using Eight = cutlass::Array<Element, 8>;
       auto eight =
@@ -167,8 +167,10 @@ struct Gradients : PairGradients<Shape> {
 
   /// What only this value head has.
   __device__ float finish_value_head(const KeyHead& head, const TokenSums& t, int value) const {
-    write_dv(value);
-    if (threadIdx.x >= kChunk) return 0;
+    if (threadIdx.x >= kChunk) {
+      write_dv(value);
+      return 0;
+    }
     return gate_gradients(y, chunk, value, head, shared.saved.gates, t, shared.sums,
                           [&](int i) { return d_error_of_value(i, value); });
   }
@@ -246,7 +248,7 @@ struct Gradients : PairGradients<Shape> {
       initialize_barrier(shared.values_loaded, 1);
       for (int slot = 0; slot < Shape::kSlots; ++slot) {
         initialize_barrier(shared.full[slot], 1);
-        initialize_barrier(shared.empty[slot], Shape::kThreads / 32);
+        shared.readers[slot] = 0;
       }
       cutlass::arch::fence_barrier_init();
       load_keys();

@@ -345,8 +345,10 @@ struct Reverse {
       next.template advance<Shape::kStages>();
       if (chunk > 0) scale(chunk - 1, next.stage, next.phase, group, strength);
       barrier_wait(barrier.state_written(), 2 * kWarpGroup);
-      if (stores)
-        store_tile_rows<kK, kSlice>(slice.state, y.d_states + index * x.V_rows * kK, x.V_rows, first_v(group));
+      if (stores) {
+        queue_tile_rows<kK, kSlice>(slice.state, y.d_states + index * x.V_rows * kK, x.V_rows, first_v(group));
+        wait_until_read();
+      }
       __syncwarp();
       if (chunk > 0) barrier_arrive(barrier.state_read(), 2 * kWarpGroup);
       barrier_wait(barrier.write_written(), 2 * kWarpGroup);

@@ -36,8 +36,9 @@ __device__ void share_out(const Work& work) {
   if (role == 0) {
     cutlass::arch::warpgroup_reg_dealloc<Shape::kProducerRegisters>();
     if (threadIdx.x == 0) work.produce();
-    if constexpr (requires { work.save(); }) {
-      if (Shape::kSaves && threadIdx.x / 32 == 1) work.save();
+    if constexpr (requires { work.save_states(); }) {
+      if (Shape::kSaves && threadIdx.x / 32 == 1) work.save_states();
+      if (Shape::kSaves && threadIdx.x / 32 == 2) work.save_writes();
     }
   } else if (role <= Shape::kGroups) {
     cutlass::arch::warpgroup_reg_alloc<Shape::kStateRegisters>();

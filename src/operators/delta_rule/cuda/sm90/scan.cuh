@@ -23,7 +23,7 @@
 ///     an output warpgroup    Q S | R M E | store |  ...       beside it, one step behind
 ///
 /// Both read S and E, rounded to 16 bits, in shared memory, transposed: columns of V are rows of the tiles. For the
-/// backward pass a second warp of the producer's sends S and Vn to the workspace as they lie there; if that is all that
+/// backward pass two more warps of the producer's send S and Vn to the workspace as they lie there; if that is all that
 /// is wanted, there are no outputs.
 /// Shared memory: a ring of 2 to 4 chunks, one of p, S, E and what rounding leaves of Vn.
 namespace comba::delta_rule::cuda::sm90 {
@@ -239,28 +239,39 @@ struct Scan {
     }
   }
 
-  /// Sends S and Vn of all slices to the workspace; one warp.
-  __device__ void save() const {
+  /// Sends the states of all slices to the workspace; one warp.
+  __device__ void save_states() const {
     const int chunks = sequence.chunks();
     const bool stores = threadIdx.x % 32 == 0;
-    RingPlace ring;
-    for (int chunk = 0; chunk < chunks; ++chunk, ring.template advance<Shape::kStages>()) {
-      const std::int64_t first_row = index_of(chunk) * x.V_rows;
+    for (int chunk = 0; chunk < chunks; ++chunk) {
       for (int group = 0; group < Shape::kGroups; ++group) {
         const SliceBarriers barrier(group);
         barrier_wait(barrier.state_written(), kStateThreads);
         if (stores) {
-          store_tile_rows<kK, kSlice>(shared.slice[group].state, x.states + first_row * kK, x.V_rows, first_v(group));
+          queue_tile_rows<kK, kSlice>(shared.slice[group].state, x.states + index_of(chunk) * x.V_rows * kK, x.V_rows,
+                                      first_v(group));
+          wait_until_read();
         }
         __syncwarp();
         if (chunk + 1 < chunks) barrier_arrive(barrier.state_read(), kStateThreads);
       }
+    }
+    if (stores) wait_for_stores();
+  }
+
+  /// The same of the writes Vn; another warp.
+  __device__ void save_writes() const {
+    const int chunks = sequence.chunks();
+    const bool stores = threadIdx.x % 32 == 0;
+    RingPlace ring;
+    for (int chunk = 0; chunk < chunks; ++chunk, ring.template advance<Shape::kStages>()) {
       wait_barrier(shared.writes_kept[ring.stage], ring.phase);
-      for (int group = 0; group < Shape::kGroups; ++group) {
-        if (stores) {
-          store_tile_rows<kChunk, kSlice>(writes_of(ring.stage, group), x.writes + first_row * kChunk, x.V_rows,
-                                          first_v(group));
+      if (stores) {
+        for (int group = 0; group < Shape::kGroups; ++group) {
+          queue_tile_rows<kChunk, kSlice>(writes_of(ring.stage, group), x.writes + index_of(chunk) * x.V_rows * kChunk,
+                                          x.V_rows, first_v(group));
         }
+        wait_until_read();
       }
       release(shared.control[ring.stage].empty);
     }
