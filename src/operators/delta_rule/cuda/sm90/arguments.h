@@ -10,6 +10,8 @@
 namespace comba::delta_rule::cuda::sm90 {
 
 constexpr int kChunk = 64;  ///< tokens of a chunk
+constexpr int kSavedRows =
+    32;  ///< the backward pass reads the rows of states by as many at once: V of them, rounded up
 
 /// A gate [B, T, HV] on the device, of any floating dtype; strides in elements.
 struct Gate {

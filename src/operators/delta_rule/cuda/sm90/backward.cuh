@@ -7,8 +7,8 @@
 
 /// Launches of the backward pass of one element type:
 ///
-///     prepare | scan beside reverse | gradients | reduce                         states run again
-///     reverse | gradients | reduce                                               states saved by the forward pass
+///     prepare | scan, beside it reverse | gradients | reduce                     states run again
+///                                reverse | gradients | reduce                     states saved by the forward call
 namespace comba::delta_rule::cuda::sm90 {
 
 template <class Shape>
@@ -27,17 +27,17 @@ void launch_gradients(const BackwardArguments& y, cudaStream_t stream) {
 }
 
 template <class Element, int kK>
-void launch_backward(const BackwardArguments& y, SavingSlices slices, bool saved, cudaStream_t stream) {
+void launch_backward(const BackwardArguments& y, BackwardSlices slices, bool saved, cudaStream_t stream) {
   constexpr int kWide = kK <= 128 ? 2 : 1;  // slices of a block
-  slices == SavingSlices::narrow ? launch_reverse<ReverseShape<Element, kK, 32, 1>>(y, !saved, stream)
-                                 : launch_reverse<ReverseShape<Element, kK, 64, kWide>>(y, !saved, stream);
+  slices == BackwardSlices::narrow ? launch_reverse<ReverseShape<Element, kK, 32, 1>>(y, !saved, stream)
+                                   : launch_reverse<ReverseShape<Element, kK, 64, kWide>>(y, !saved, stream);
   y.forward.group == 1 ? launch_gradients<GradientsShape<Element, kK, false>>(y, stream)
                        : launch_gradients<GradientsShape<Element, kK, true>>(y, stream);
   launch(reduce, dim3(y.forward.HV + y.forward.H), kReduceThreads, 0, false, stream, y);
 }
 
 template <class Element>
-void launch_backward(const BackwardArguments& y, int padded_K, SavingSlices slices, bool saved, cudaStream_t stream) {
+void launch_backward(const BackwardArguments& y, int padded_K, BackwardSlices slices, bool saved, cudaStream_t stream) {
   if (padded_K == 64) return launch_backward<Element, 64>(y, slices, saved, stream);
   if (padded_K == 128) return launch_backward<Element, 128>(y, slices, saved, stream);
   launch_backward<Element, 256>(y, slices, saved, stream);

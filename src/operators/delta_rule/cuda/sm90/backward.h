@@ -50,11 +50,17 @@ struct BackwardArguments {
   PerHeadGradient db, dd, dA_log, ddt_bias;
 };
 
-/// Queues all kernels; K is at most `padded_K`, one of 64, 128, 256. If not `saved`, those of the forward pass that
-/// leave what this one needs come first.
-void launch_backward_bf16(const BackwardArguments& x, int padded_K, SavingSlices slices, bool saved,
+/// How reverse cuts the values.
+enum class BackwardSlices { narrow, wide };  ///< 32 columns a block; 64, or 128 for K <= 128
+
+/// Columns of a slice.
+constexpr int columns_of(BackwardSlices slices) { return slices == BackwardSlices::narrow ? 32 : 64; }
+
+/// Queues all kernels of the backward pass; K is at most `padded_K`, one of 64, 128, 256. If not `saved`, the forward
+/// kernels that leave what they need have just been queued.
+void launch_backward_bf16(const BackwardArguments& x, int padded_K, BackwardSlices slices, bool saved,
                           cudaStream_t stream);
-void launch_backward_f16(const BackwardArguments& x, int padded_K, SavingSlices slices, bool saved,
+void launch_backward_f16(const BackwardArguments& x, int padded_K, BackwardSlices slices, bool saved,
                          cudaStream_t stream);
 
 }  // namespace comba::delta_rule::cuda::sm90

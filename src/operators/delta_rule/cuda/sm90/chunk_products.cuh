@@ -19,7 +19,7 @@ struct GradientsShape {
   static constexpr int kThreads = kGroups * kWarpGroup;
   static constexpr int kBlocks = kK <= 128 ? 2 : 1;  ///< of a multiprocessor
   static constexpr int kPairColumns = 16;            ///< of a warpgroup at a time, of pairs of tokens
-  static constexpr int kSlabRows = 32, kSlots = 3;
+  static constexpr int kSlabRows = kSavedRows, kSlots = 3;
   static constexpr int kMatrix = kChunk * kChunk;
 
   struct Shared {
@@ -212,20 +212,29 @@ struct ChunkProducts {
     clear(c);
     const auto* states = reinterpret_cast<const uint4*>(x.states + (index_of(value) * kK + group() * 64) * x.V_rows) +
                          threadIdx.x % kWarpGroup;
+    constexpr bool kAhead = kK == 256;  // S is asked for a slab ahead; with narrower keys the registers are worth more
+    uint4 pieces[kDotPieces];
+    const auto load_pieces = [&] {
+#pragma unroll
+      for (int i = 0; i < kDotPieces; ++i) pieces[i] = states[i * kWarpGroup];
+      states += kDotPieces * kWarpGroup;
+    };
+    if (kAhead) load_pieces();
     for_each_slab(kPasses - 1, value, ring, [&](int block, int half, Element* slab) {
       warpgroup_fence_operand(c);
       warpgroup_arrive();
       add_slab_to_batch<GMMA::Major::MN>(c, writes() + block * 64 * kChunk, half, slab);
       warpgroup_commit_batch();
+      if (!kAhead) load_pieces();
 #pragma unroll
-      for (int i = 0; i < kDotPieces; ++i, states += kWarpGroup) {
-        const uint4 state = *states;
+      for (int i = 0; i < kDotPieces; ++i) {
         const uint4 d_state = reinterpret_cast<const uint4*>(slab)[threadIdx.x % kWarpGroup + i * kWarpGroup];
-        const auto& s = reinterpret_cast<const cutlass::Array<Element, 8>&>(state);
+        const auto& s = reinterpret_cast<const cutlass::Array<Element, 8>&>(pieces[i]);
         const auto& d = reinterpret_cast<const cutlass::Array<Element, 8>&>(d_state);
 #pragma unroll
         for (int j = 0; j < 8; ++j) dot = fmaf(static_cast<float>(s[j]), static_cast<float>(d[j]), dot);
       }
+      if (kAhead && 2 * block + half + 1 < slabs()) load_pieces();
       wait_for_products(c);
     });
     return dot;

@@ -35,7 +35,8 @@ void launch_prepare(const Arguments& x, cudaStream_t stream) {
 template <class Shape>
 void launch_scan(const Arguments& x, cudaStream_t stream) {
   constexpr int kColumns = Shape::kSlice * Shape::kGroups;
-  const dim3 grid((x.V + kColumns - 1) / kColumns, x.HV, x.sequences.N);
+  const int columns = x.states ? (x.V + kSavedRows - 1) / kSavedRows * kSavedRows : x.V;
+  const dim3 grid((columns + kColumns - 1) / kColumns, x.HV, x.sequences.N);
   launch(scan<Shape>, grid, Shape::kThreads, sizeof(typename Shape::Shared), x.sequences.slots > 0, stream, x);
 }
 

@@ -36,9 +36,11 @@ __device__ void share_out(const Work& work) {
   if (role == 0) {
     cutlass::arch::warpgroup_reg_dealloc<Shape::kProducerRegisters>();
     if (threadIdx.x == 0) work.produce();
-    if constexpr (requires { work.save_states(); }) {
-      if (Shape::kSaves && threadIdx.x / 32 == 1) work.save_states();
-      if (Shape::kSaves && threadIdx.x / 32 == 2) work.save_writes();
+    if constexpr (requires { work.save_states(0); }) {
+      if (!work.saves()) return;
+      const int warp = static_cast<int>(threadIdx.x) / 32;
+      if (warp >= 1 && warp <= Shape::kGroups) work.save_states(warp - 1);
+      if (warp == 3) work.save_writes();
     }
   } else if (role <= Shape::kGroups) {
     cutlass::arch::warpgroup_reg_alloc<Shape::kStateRegisters>();

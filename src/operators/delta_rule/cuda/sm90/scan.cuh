@@ -23,7 +23,7 @@
 ///     an output warpgroup    Q S | R M E | store |  ...       beside it, one step behind
 ///
 /// Both read S and E, rounded to 16 bits, in shared memory, transposed: columns of V are rows of the tiles. For the
-/// backward pass two more warps of the producer's send S and Vn to the workspace as they lie there; if that is all that
+/// backward pass more warps of the producer's send S and Vn to the workspace as they lie there; if that is all that
 /// is wanted, there are no outputs.
 /// Shared memory: a ring of 2 to 4 chunks, one of p, S, E and what rounding leaves of Vn.
 namespace comba::delta_rule::cuda::sm90 {
@@ -39,7 +39,6 @@ struct Scan {
   using FromTransposed = Product<Element, kSlice, GMMA::Major::MN>;
   using State = Accumulators<kK, kSlice>;
   using Rows = Accumulators<kChunk, kSlice>;
-  static constexpr int kStateThreads = 2 * kWarpGroup + (Shape::kSaves ? 32 : 0);  ///< who writes or reads S
 
   const Arguments& x;
   Shared& shared;
@@ -49,7 +48,9 @@ struct Scan {
   __device__ int count(int chunk) const { return min(kChunk, sequence.end - sequence.begin - chunk * kChunk); }
 
   __device__ int first_v(int group) const { return (blockIdx.x * Shape::kGroups + group) * kSlice; }
-  __device__ bool has_output() const { return !Shape::kSaves || x.o != nullptr; }
+  __device__ bool has_output() const { return x.o != nullptr; }
+  __device__ bool saves() const { return !Shape::kFullFeedback && x.states != nullptr; }
+  __device__ int state_threads() const { return 2 * kWarpGroup + (saves() ? 32 : 0); }  ///< who write or read S
 
   /// Where a chunk stands in arrays [slots, HV].
   __device__ std::int64_t index_of(int chunk) const {
@@ -182,13 +183,13 @@ struct Scan {
     for (int chunk = 0; chunk < chunks; ++chunk) {
       const int place = ring.stage;
       Stage& stage = shared.stage[place];
-      if (chunk > 0) barrier_wait(barrier.state_read(), kStateThreads);
+      if (chunk > 0) barrier_wait(barrier.state_read(), state_threads());
       store_transposed<Element, kK, kSlice>(state, slice.state);
       fence_async();
       barrier_wait(barrier.state_warps(), kWarpGroup);
       Rows rows;
       multiply_feedback(stage, slice.state, feedback_ring, rows);
-      barrier_arrive(barrier.state_written(), kStateThreads);  // not before: this product is the one to wait for
+      barrier_arrive(barrier.state_written(), state_threads());  // not before: this product is the one to wait for
 
       inputs.to_error(rows);
       if (inputs.present < kChunk) {
@@ -217,7 +218,7 @@ struct Scan {
                tile<Element, kSlice, kChunk>(stage.v[group]), state, GMMA::ScaleOut::One);
       multiply(FromTransposed{}, transposed_rows_of_rest<Element, kK>(stage.k),
                tile_of_rest<Element, kSlice>(slice.rest), state, GMMA::ScaleOut::One);
-      if constexpr (Shape::kSaves) {
+      if (saves()) {
         store_transposed<Element, kChunk, kSlice>(rows, writes_of(place, group));
         fence_async();
         release(shared.writes_kept[place]);
@@ -239,27 +240,25 @@ struct Scan {
     }
   }
 
-  /// Sends the states of all slices to the workspace; one warp.
-  __device__ void save_states() const {
+  /// Sends the states of a slice to the workspace; one warp.
+  __device__ void save_states(int group) const {
+    const SliceBarriers barrier(group);
     const int chunks = sequence.chunks();
     const bool stores = threadIdx.x % 32 == 0;
     for (int chunk = 0; chunk < chunks; ++chunk) {
-      for (int group = 0; group < Shape::kGroups; ++group) {
-        const SliceBarriers barrier(group);
-        barrier_wait(barrier.state_written(), kStateThreads);
-        if (stores) {
-          queue_tile_rows<kK, kSlice>(shared.slice[group].state, x.states + index_of(chunk) * x.V_rows * kK, x.V_rows,
-                                      first_v(group));
-          wait_until_read();
-        }
-        __syncwarp();
-        if (chunk + 1 < chunks) barrier_arrive(barrier.state_read(), kStateThreads);
+      barrier_wait(barrier.state_written(), state_threads());
+      if (stores) {
+        queue_tile_rows<kK, kSlice>(shared.slice[group].state, x.states + index_of(chunk) * x.V_rows * kK, x.V_rows,
+                                    first_v(group));
+        wait_until_read();
       }
+      __syncwarp();
+      if (chunk + 1 < chunks) barrier_arrive(barrier.state_read(), state_threads());
     }
     if (stores) wait_for_stores();
   }
 
-  /// The same of the writes Vn; another warp.
+  /// The same of the writes Vn of all slices; another warp.
   __device__ void save_writes() const {
     const int chunks = sequence.chunks();
     const bool stores = threadIdx.x % 32 == 0;
@@ -284,8 +283,8 @@ struct Scan {
     const int chunks = sequence.chunks();
     RingPlace ring;
     for (int chunk = 0; chunk < chunks; ++chunk, ring.template advance<Shape::kStages>()) {
-      barrier_wait(barrier.state_written(), kStateThreads);
-      if (chunk + 1 < chunks) barrier_arrive(barrier.state_read(), kStateThreads);
+      barrier_wait(barrier.state_written(), state_threads());
+      if (chunk + 1 < chunks) barrier_arrive(barrier.state_read(), state_threads());
       barrier_wait(barrier.write_written(), 2 * kWarpGroup);
       release(shared.control[ring.stage].empty);
       if (chunk + 1 < chunks) barrier_arrive(barrier.write_read(), 2 * kWarpGroup);
@@ -305,7 +304,7 @@ struct Scan {
       Stage& stage = shared.stage[ring.stage];
       const ChunkFactors& factors = shared.control[ring.stage].factors;
       wait_barrier(shared.control[ring.stage].full, ring.phase);
-      barrier_wait(barrier.state_written(), kStateThreads);
+      barrier_wait(barrier.state_written(), state_threads());
       const Tensor state = tile<Element, kSlice, kK>(slice.state);
       Rows rows;
       if (strength == 0) {
@@ -324,7 +323,7 @@ struct Scan {
 #pragma unroll
       for (int half = 0; half < 2; ++half) query[half] = factors.query[first_row() + 8 * half];
       wait_for_products(rows);
-      if (chunk + 1 < chunks) barrier_arrive(barrier.state_read(), kStateThreads);
+      if (chunk + 1 < chunks) barrier_arrive(barrier.state_read(), state_threads());
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
 #pragma unroll
@@ -370,7 +369,7 @@ __global__ __launch_bounds__(Shape::kThreads, 1) void scan(const __grid_constant
   if (threadIdx.x == 0) {
     for (auto& control : shared.control) {
       initialize_barrier(control.full, 1);
-      initialize_barrier(control.empty, 2 * Shape::kGroups * kWarpGroup / 32 + Shape::kSaves);
+      initialize_barrier(control.empty, 2 * Shape::kGroups * kWarpGroup / 32 + (x.states != nullptr));
     }
     for (std::uint64_t& kept : shared.writes_kept) initialize_barrier(kept, Shape::kGroups * kWarpGroup / 32);
     for (int i = 0; i < Shape::kFeedbackStages; ++i) {

@@ -6,12 +6,11 @@
 /// Sizes of the kernel scan (scan.cuh), and what its shared memory holds.
 namespace comba::delta_rule::cuda::sm90 {
 
-template <class Element_, int kK_, int kSlice_, int kGroups_, bool kFullFeedback_, bool kSaves_ = false>
+template <class Element_, int kK_, int kSlice_, int kGroups_, bool kFullFeedback_>
 struct ScanShape {
   using Element = Element_;
   static constexpr int kK = kK_, kSlice = kSlice_, kGroups = kGroups_;
   static constexpr bool kFullFeedback = kFullFeedback_;
-  static constexpr bool kSaves = kSaves_;  ///< leaves S and Vn for the backward pass
   static constexpr int kThreads = kWarpGroup * (1 + 2 * kGroups);
 
   // Registers a thread; together no more than a launch gives all warpgroups.
@@ -42,7 +41,8 @@ struct ScanShape {
   struct Writes {
     Element slice[kGroups][kSlice * kChunk];
   };
-  static constexpr bool kOwnWrites = kSaves && kGroups > 1;  ///< else Vn takes the place of M - I
+  static constexpr bool kOwnWrites =
+      !kFullFeedback && kGroups > 1;  ///< where Vn is saved from, or else in the place of M - I
   static constexpr int kSharedBytes = 227 * 1024;
   static constexpr int kFeedbackStages = !kFullFeedback ? 0 : kK == 256 ? 1 : 2;
   static constexpr int kFitting =
@@ -53,13 +53,15 @@ struct ScanShape {
   struct Shared {
     Slice slice[kGroups];
     Stage stage[kStages];
-    cute::array<Writes, kOwnWrites ? kStages : 0> writes;
-    cute::array<Feedback, kFeedbackStages> feedback;
+    // Empty ones must not move the tiles behind them, which are aligned to 1024 bytes.
+    [[no_unique_address]] cute::array<Writes, kOwnWrites ? kStages : 0> writes;
+    [[no_unique_address]] cute::array<Feedback, kFeedbackStages> feedback;
     Control control[kStages];
     cute::array<FeedbackControl, kFeedbackStages> feedback_control;
     std::uint64_t writes_kept[kStages];
   };
   static_assert(sizeof(Shared) <= kSharedBytes);
+  static_assert(offsetof(Shared, writes) % 1024 == 0 && offsetof(Shared, feedback) % 1024 == 0);
 };
 
 }  // namespace comba::delta_rule::cuda::sm90

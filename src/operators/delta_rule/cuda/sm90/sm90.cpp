@@ -56,6 +56,9 @@ SliceChoice choose_slices(const Problem& x) {
   return {16, 1};
 }
 
+/// That of scan beside reverse: wider slices leave it multiprocessors.
+SliceChoice beside_reverse(SliceChoice wish) { return wish.columns == 16 ? SliceChoice{32, 1} : wish; }
+
 /// The shape with a full p that comes next: launch_with_feedback has fewer.
 SliceChoice with_feedback(const Problem& x, SliceChoice wish) {
   if (padded(x.K) == 256) return {32, 1};
@@ -201,30 +204,31 @@ std::int64_t backward_workspace(const Problem& x) {
   return BackwardParts(x).bytes + (has_saved(x) ? 0 : SavedParts(x).bytes);
 }
 
-/// Wide slices read q and k less often; narrow ones give more blocks.
-SavingSlices choose_saving_slices(const Problem& x) {
-  const std::int64_t slices = (x.V + 63) / 64;
-  const bool pairs = padded(x.K) <= 128;
-  if (pairs && slices % 2 != 0) return SavingSlices::narrow;
-  const std::int64_t blocks = x.N * x.HV * (pairs ? slices / 2 : slices);
-  return blocks * 10 >= num_multiprocessors() * 9 ? SavingSlices::wide : SavingSlices::narrow;
+/// Queues the forward kernels, as they are told to by `a`.
+void launch_forward(const Problem& x, const Arguments& a, SliceChoice slices) {
+  const auto launch = x.in.q.dtype == DType::bf16 ? launch_forward_bf16 : launch_forward_f16;
+  launch(a, padded(x.K), slices, x.execution.stream);
 }
 
 void forward(const Problem& x, const DeltaRuleForward& args, Workspace workspace) {
   if (x.N == 0) return;
-  const bool is_bf16 = x.in.q.dtype == DType::bf16;
-  if (has_saved(x)) {
-    const SavingSlices slices = choose_saving_slices(x);
-    Arguments a = arguments(x, args, {columns_of(slices), 1});
-    SavedParts(x).give_to(a, x, args.saved);
-    const auto launch = is_bf16 ? launch_saving_forward_bf16 : launch_saving_forward_f16;
-    return launch(a, padded(x.K), slices, x.execution.stream);
-  }
   const SliceChoice wish = choose_slices(x), slices = x.in.p.given() ? with_feedback(x, wish) : wish;
   Arguments a = arguments(x, args, slices);
-  a.chunks = static_cast<ChunkMatrices*>(workspace.data);
-  const auto launch = is_bf16 ? launch_forward_bf16 : launch_forward_f16;
-  launch(a, padded(x.K), slices, x.execution.stream);
+  if (has_saved(x)) {
+    SavedParts(x).give_to(a, x, args.saved);
+  } else {
+    a.chunks = static_cast<ChunkMatrices*>(workspace.data);
+  }
+  launch_forward(x, a, slices);
+}
+
+/// Wide slices read q and k less often; narrow ones give more blocks.
+BackwardSlices choose_backward_slices(const Problem& x) {
+  const std::int64_t slices = (x.V + 63) / 64;
+  const bool pairs = padded(x.K) <= 128;
+  if (pairs && slices % 2 != 0) return BackwardSlices::narrow;
+  const std::int64_t blocks = x.N * x.HV * (pairs ? slices / 2 : slices);
+  return blocks * 10 >= num_multiprocessors() * 9 ? BackwardSlices::wide : BackwardSlices::narrow;
 }
 
 RowGradient row_gradient(const View& view) { return {view.data, {view.strides[0], view.strides[1], view.strides[2]}}; }
@@ -237,12 +241,13 @@ PerHeadGradient per_head_gradient(const View& view) { return {static_cast<float*
 
 void backward(const Problem& x, const DeltaRuleBackward& args, Workspace workspace) {
   if (x.N == 0) return;
-  const SavingSlices slices = choose_saving_slices(x);
+  const BackwardSlices slices = choose_backward_slices(x);
+  const SliceChoice forward_slices = beside_reverse(choose_slices(x));
   const int columns = columns_of(slices);
   const BackwardParts parts(x);
   const bool saved = has_saved(x);
   BackwardArguments a;
-  a.forward = arguments(x, {}, {columns, 1});
+  a.forward = arguments(x, {}, forward_slices);
   SavedParts(x).give_to(a.forward, x, saved ? args.saved : Workspace{part(workspace, parts.bytes), 0});
   a.d_o_slice = tensor_map(args.do_, columns);
   a.d_o = tensor_map(args.do_, 64);
@@ -264,6 +269,7 @@ void backward(const Problem& x, const DeltaRuleBackward& args, Workspace workspa
   a.dd = per_head_gradient(args.dd);
   a.dA_log = per_head_gradient(args.dA_log);
   a.ddt_bias = per_head_gradient(args.ddt_bias);
+  if (!saved) launch_forward(x, a.forward, forward_slices);
   const auto launch = x.in.q.dtype == DType::bf16 ? launch_backward_bf16 : launch_backward_f16;
   launch(a, padded(x.K), slices, saved, x.execution.stream);
 }
