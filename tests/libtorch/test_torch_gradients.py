@@ -109,6 +109,21 @@ class OnCpu(Gradients, OnADevice):
 class OnGpu(Gradients, OnADevice):
     device = "cuda"
 
+    def test_states_kept_for_backward_change_no_bits(self):
+        hopper = torch.cuda.get_device_capability()[0] == 9
+        for dtype in DTYPES:
+            x = to("cuda", random_inputs(dtype, T=200))
+            kept = []
+            for save_states in (True, False):
+                sizes = []
+                keep = lambda tensor: (sizes.append(tensor.numel() if tensor.dtype == torch.uint8 else 0), tensor)[1]
+                with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+                    kept.append((gradients(forward, x, save_states=save_states), max(sizes)))
+            for name in kept[0][0]:
+                self.assertTrue(torch.equal(kept[0][0][name], kept[1][0][name]), f"d{name} of {dtype}")
+            self.assertEqual(kept[0][1] > 0, hopper and dtype != torch.float32, f"bytes kept with {dtype}")
+            self.assertEqual(kept[1][1], 0)
+
     def test_backward_is_queued_on_the_stream_of_forward_without_waiting(self):
         stream, done = torch.cuda.Stream(), torch.cuda.Event()
         for dtype in DTYPES:
