@@ -1,7 +1,7 @@
 #include "tasks/mixer_spec.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
-#include <numeric>
 #include <sstream>
 #include <vector>
 
@@ -19,25 +19,30 @@ std::vector<std::string> split(const std::string& text, char separator) {
   return parts;
 }
 
-models::ModelConfig plain_config(const std::string& name, const ModelSizes& sizes) {
-  models::ModelConfig config;
-  config.model_type = name == "softmax" ? "transformer" : name;
-  config.hidden_size = sizes.hidden_size;
-  config.num_hidden_layers = sizes.num_layers;
-  config.num_heads = config.num_v_heads = sizes.num_heads;
-  config.head_dim = sizes.hidden_size / sizes.num_heads;
-  config.expand_v = 1;
-  config.vocab_size = sizes.vocab;
-  config.norm_eps = 1e-5;
-  config.tie_word_embeddings = true;
-  config.correction_factor = 0.02;
-  if (config.model_type == "transformer") {
-    config.attn.emplace();
-    config.attn->num_heads = config.attn->num_kv_heads = sizes.num_heads;
-    config.attn->layers.resize(static_cast<std::size_t>(sizes.num_layers));
-    std::iota(config.attn->layers.begin(), config.attn->layers.end(), 0);
+/// A config.json in which every type has the same sizes, as far as it has them: heads of D / H in keys and values, so
+/// that a recurrent state has D^2 / H numbers, and no MLP.
+Json plain_config(const std::string& name, const ModelSizes& sizes) {
+  const std::int64_t head_dim = sizes.hidden_size / sizes.num_heads;
+  Json json = {{"model_type", name == "softmax" ? "transformer" : name},
+               {"hidden_size", sizes.hidden_size},
+               {"num_hidden_layers", sizes.num_layers},
+               {"vocab_size", sizes.vocab},
+               {"norm_eps", 1e-5},
+               {"tie_word_embeddings", true}};
+  if (name != "rwkv7") json["intermediate_size"] = 0;  // which knows none without; the mixer does not look at it
+  if (name != "rwkv7" && name != "hgrn2") json["num_heads"] = sizes.num_heads;
+  if (name == "comba" || name == "gated_deltanet" || name == "mamba2" || name == "rwkv7") json["head_dim"] = head_dim;
+  if (name == "comba") json.update({{"comba_convention", "paper"}, {"correction_factor", 0.02}});
+  if (name == "gated_deltanet") json["expand_v"] = 1.0;
+  if (name == "linear_attn" || name == "retnet" || name == "gla") json.update({{"expand_k", 1.0}, {"expand_v", 1.0}});
+  if (name == "linear_attn") json["feature_map"] = "elu";
+  if (name == "hgrn2") json["expand_ratio"] = head_dim;
+  if (name == "gsa") json["num_slots"] = std::max<std::int64_t>(1, head_dim / 2);  // two states of M x K
+  if (name == "mamba2") {  // which has heads for twice the width
+    json["num_heads"] = 2 * sizes.num_heads;
+    json["state_size"] = std::max<std::int64_t>(1, head_dim / 2);
   }
-  return config;
+  return json;
 }
 
 /// "key=value" into a config.json; a value that is no JSON is a text.
@@ -59,10 +64,7 @@ models::ModelConfig mixer_config(const std::string& text, const ModelSizes& size
             ErrorCode::invalid_argument, "the model's width must be a multiple of its heads; got ", sizes.hidden_size,
             " and ", sizes.num_heads);
     const std::vector<std::string> parts = split(text, ':');
-    models::ModelConfig config = plain_config(parts.empty() ? "" : parts[0], sizes);
-    models::validate(config);
-    if (parts.size() < 2) return config;
-    Json json = Json::parse(models::to_json(config));
+    Json json = plain_config(parts.empty() ? "" : parts[0], sizes);
     for (std::size_t i = 1; i < parts.size(); ++i) assign(json, parts[i]);
     return models::parse_model_config(json.dump());
   } catch (const Error& error) {

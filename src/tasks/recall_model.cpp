@@ -79,8 +79,7 @@ class RecallModel::Layer : public torch::nn::Module {
 };
 
 RecallModel::RecallModel(const models::ModelConfig& config)
-    : config_(config),
-      embedding_(register_parameter("embedding", at::empty({config.vocab_size, config.hidden_size}))) {
+    : config_(config), embedding_(register_parameter("embedding", at::empty({config.vocab_size, config.hidden_size}))) {
   const auto layers = register_module("layers", std::make_shared<torch::nn::ModuleListImpl>());
   for (std::int64_t layer = 0; layer < config.num_hidden_layers; ++layer) {
     layers_.push_back(std::make_shared<Layer>(config, layer));

@@ -1,6 +1,7 @@
 #include "tasks/task_trainer.h"
 
 #include <ATen/ops/cross_entropy_loss.h>
+#include <torch/optim/adamw.h>
 
 #include <algorithm>
 #include <chrono>
@@ -11,12 +12,12 @@
 #include "base/message.h"
 #include "tasks/recall_model.h"
 #include "tasks/task_checkpoint.h"
-#include "training/optimizer.h"
 
 namespace comba::tasks {
 namespace {
 
 using Clock = std::chrono::steady_clock;
+using Moments = torch::optim::AdamWParamState;
 
 constexpr std::int64_t kStepsPerLoss = 20;
 constexpr std::chrono::seconds kCheckpointInterval{60};
@@ -34,17 +35,14 @@ std::int64_t num_batches(const Segment& segment, std::int64_t batch_size) {
   return (segment.num_examples() + batch_size - 1) / batch_size;
 }
 
-std::vector<training::NamedParameter> decayed_parameters(const RecallModel& model) {
-  std::vector<training::NamedParameter> parameters;
-  for (const auto& item : model.named_parameters()) parameters.push_back({item.key(), item.value(), true});
-  return parameters;
-}
-
 /// One training in progress.
 class RunningTask {
  public:
   RunningTask(const TaskRun& run, TaskObserver& observer)
-      : run_(run), observer_(observer), model_(initialized(run)), optimizer_(parameters(), adamw(run.training)) {
+      : run_(run),
+        observer_(observer),
+        model_(initialized(run)),
+        optimizer_(model_->parameters(), adamw(run.training)) {
     loss_sum_ = at::zeros({}, run.data.train.at(0).inputs.options().dtype(at::kDouble));
     for (const Segment& segment : run.data.train) steps_per_epoch_ += num_batches(segment, run.batch_size);
     if (std::filesystem::exists(run.checkpoint)) load();
@@ -58,8 +56,9 @@ class RunningTask {
     while (!is_finished()) {
       if (stop.requested()) {
         save();
-        throw Interrupted(stop.signal_number(), concat("[task] stopped after step ", progress_.step,
-                                                       "; everything is saved in ", run_.checkpoint.string()));
+        throw Interrupted(stop.signal_number(),
+                          concat("[task] stopped after step ", progress_.step, "; everything is saved in ",
+                                 run_.checkpoint.string(), " (continue with --resume)"));
       }
       is_epoch_over() ? finish_epoch(stop) : train_batch();
       if (Clock::now() - saved_ > kCheckpointInterval) save();
@@ -76,11 +75,9 @@ class RunningTask {
     return model;
   }
 
-  static training::AdamWOptions adamw(const TaskTraining& training) {
-    return {.beta1 = 0.9, .beta2 = 0.999, .epsilon = 1e-8, .weight_decay = training.weight_decay};
+  static torch::optim::AdamWOptions adamw(const TaskTraining& training) {
+    return torch::optim::AdamWOptions(training.learning_rate).betas({0.9, 0.999}).weight_decay(training.weight_decay);
   }
-
-  std::vector<training::NamedParameter> parameters() const { return decayed_parameters(*model_); }
 
   std::int64_t longest_test() const {
     std::int64_t longest = 0;
@@ -119,7 +116,8 @@ class RunningTask {
     const at::Tensor logits = model_->forward(batch.inputs, batch.positions);  // [B, P, vocab]
     const at::Tensor loss = at::cross_entropy_loss(logits.flatten(0, 1), batch.targets.flatten());
     loss.backward();
-    optimizer_.step(learning_rate());
+    for (auto& group : optimizer_.param_groups()) group.options().set_lr(learning_rate());
+    optimizer_.step();
     loss_sum_ += loss.detach();
     ++progress_.step;
     if (progress_.step % kStepsPerLoss == 0) observer_.on_loss(progress_, loss.item<double>());
@@ -160,30 +158,46 @@ class RunningTask {
 
   void save() {
     count_time();
-    TaskCheckpoint checkpoint{.tensors = optimizer_.state(), .progress = progress_};
-    for (const auto& [name, tensor] : own_tensors()) checkpoint.tensors[name] = tensor;
-    save_task_checkpoint(run_.checkpoint, checkpoint);
+    save_task_checkpoint(run_.checkpoint, {.tensors = tensors(), .progress = progress_});
     saved_ = Clock::now();
   }
 
   void load() {
-    TaskCheckpoint checkpoint = load_task_checkpoint(run_.checkpoint);
+    const TaskCheckpoint checkpoint = load_task_checkpoint(run_.checkpoint);
     const torch::NoGradGuard no_grad;
-    for (const auto& [name, tensor] : own_tensors()) {
-      const auto saved = checkpoint.tensors.extract(name);
-      require(!saved.empty() && saved.mapped().sizes() == tensor.sizes(), ErrorCode::io,
+    for (const auto& [name, tensor] : tensors()) {
+      const auto saved = checkpoint.tensors.find(name);
+      require(saved != checkpoint.tensors.end() && saved->second.sizes() == tensor.sizes(), ErrorCode::io,
               "[task] the checkpoint must be of this model; got another in ", run_.checkpoint.string());
-      at::Tensor(tensor).copy_(saved.mapped());
+      at::Tensor(tensor).copy_(saved->second);
     }
-    optimizer_.load_state(checkpoint.tensors);
     progress_ = checkpoint.progress;
+    for (auto& item : optimizer_.state()) static_cast<Moments&>(*item.second).step(progress_.step);
   }
 
-  /// What a checkpoint has beside the optimizer's tensors.
-  models::NamedTensors own_tensors() const {
+  /// All that a later process needs, live.
+  models::NamedTensors tensors() {
     models::NamedTensors tensors = {{"loss_sum", loss_sum_}};
-    for (const auto& item : model_->named_parameters()) tensors["model." + item.key()] = item.value();
+    for (const auto& item : model_->named_parameters()) {
+      const Moments& moments = moments_of(item.value());
+      tensors["model." + item.key()] = item.value();
+      tensors["exp_avg." + item.key()] = moments.exp_avg();
+      tensors["exp_avg_sq." + item.key()] = moments.exp_avg_sq();
+    }
     return tensors;
+  }
+
+  /// Of a parameter; LibTorch makes them in the first step only.
+  const Moments& moments_of(const at::Tensor& parameter) {
+    auto& state = optimizer_.state()[parameter.unsafeGetTensorImpl()];
+    if (state == nullptr) {
+      auto moments = std::make_unique<Moments>();
+      moments->step(0);
+      moments->exp_avg(at::zeros_like(parameter).detach());
+      moments->exp_avg_sq(at::zeros_like(parameter).detach());
+      state = std::move(moments);
+    }
+    return static_cast<const Moments&>(*state);
   }
 
   void count_time() {
@@ -195,7 +209,7 @@ class RunningTask {
   const TaskRun& run_;
   TaskObserver& observer_;
   std::shared_ptr<RecallModel> model_;
-  training::AdamW optimizer_;
+  torch::optim::AdamW optimizer_;
   at::Tensor loss_sum_;  // of the epoch's steps, on the device
   std::int64_t steps_per_epoch_ = 0;
   TaskProgress progress_;
