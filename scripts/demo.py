@@ -154,7 +154,7 @@ def demo(options: argparse.Namespace) -> None:
     (ROOT / sample).write_text(text)
     print(text)
 
-    announce("5/5 draw the loss")
+    announce("5/5 draw the run")
     levels = [f"--level={name}={compressors[key]}" for name, key in (("xz -9e", "xz"), ("zstd -19", "zstd"))]
     run(sys.executable, "-m", "comba.plot", model, "--out", picture, *levels, capture=True)
 
@@ -165,7 +165,7 @@ def demo(options: argparse.Namespace) -> None:
 made:
   {shown(data)}            the packed text
   {shown(model)}           the run: metrics.jsonl and the trained model
-  {shown(picture)}        its loss curve
+  {shown(picture)}        its loss, learning rate and throughput
   {shown(sample)}      what it wrote
   {shown(out / "results.json")}    the table above
 try next:

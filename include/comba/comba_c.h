@@ -92,6 +92,8 @@ typedef struct comba_delta_rule_forward_args {
   comba_view o;           /* [B, T, HV, V], dtype of q */
   comba_view final_state; /* [N, HV, K, V] f32, optional */
   comba_execution execution;
+  void* saved; /* optional: where the call leaves what its backward call would compute again, aligned to 64 bytes, */
+  int64_t saved_bytes; /* of at least comba_delta_rule_forward_saved() bytes */
 } comba_delta_rule_forward_args;
 
 /* Gradients not given are not computed. */
@@ -102,6 +104,8 @@ typedef struct comba_delta_rule_backward_args {
   comba_const_view d_final_state; /* [N, HV, K, V] f32, optional */
   comba_view dq, dk, dv, dp, db, dd, dbeta, dbeta_logit, dg, da, dA_log, ddt_bias, d_initial_state;
   comba_execution execution;
+  void* saved; /* what the forward call left there, if it did */
+  int64_t saved_bytes;
 } comba_delta_rule_backward_args;
 
 typedef struct comba_delta_rule_decode_args {
@@ -119,6 +123,9 @@ typedef struct comba_delta_rule_decode_args {
 COMBA_API comba_status comba_delta_rule_forward_workspace(const comba_delta_rule_forward_args* args, int64_t* bytes);
 COMBA_API comba_status comba_delta_rule_backward_workspace(const comba_delta_rule_backward_args* args, int64_t* bytes);
 COMBA_API comba_status comba_delta_rule_decode_workspace(const comba_delta_rule_decode_args* args, int64_t* bytes);
+
+/* Writes the bytes that the call can leave for its backward call; 0: it has no use for any. */
+COMBA_API comba_status comba_delta_rule_forward_saved(const comba_delta_rule_forward_args* args, int64_t* bytes);
 
 /* The three calls. `workspace` is scratch memory of the caller, aligned to 64 bytes.
  *

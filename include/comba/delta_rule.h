@@ -90,6 +90,9 @@ struct DeltaRuleForward {
   DeltaRuleInputs inputs{};
   View o{};            ///< [B, T, HV, V]       dtype of q
   View final_state{};  ///< [N, HV, K, V] f32   optional
+  /// Memory of at least saved_bytes(), aligned to 64 bytes, where the call leaves the states before each chunk and what
+  /// else the backward call would compute again. Optional; the bits of all results are the same with and without.
+  Workspace saved{};
   Execution execution{};
 };
 
@@ -99,6 +102,7 @@ struct DeltaRuleBackward {
   DeltaRuleInputs inputs{};
   ConstView do_{};            ///< [B, T, HV, V]       gradient of o
   ConstView d_final_state{};  ///< [N, HV, K, V] f32   optional
+  Workspace saved{};          ///< what the forward call left there, if it did; it is not changed
   // Gradients, dx = d loss / dx: each has the shape of its input, is overwritten, and may be absent: then it is not
   // computed.
   View dq{};               ///< dtype of q
@@ -142,6 +146,9 @@ struct DeltaRuleDecode {
 COMBA_API std::int64_t workspace_bytes(const DeltaRuleForward& args);
 COMBA_API std::int64_t workspace_bytes(const DeltaRuleBackward& args);
 COMBA_API std::int64_t workspace_bytes(const DeltaRuleDecode& args);
+
+/// Bytes that such a call can leave for its backward call; 0: it has no use for any.
+COMBA_API std::int64_t saved_bytes(const DeltaRuleForward& args);
 
 /// o_t = h_t^T (scale q_t) for every token, and final_state = h after the last token of each sequence: the recurrence
 /// above, in chunks of 64 tokens (section 4 of the derivation).

@@ -32,10 +32,13 @@ struct DeltaRuleOutput {
 };
 
 /// All T tokens at once, differentiable in every floating input (once: a second derivative is refused).
+/// With `save_states` the states before each chunk of 64 tokens are kept for backward where that saves time: on Hopper
+/// GPUs, in eager mode, if a gradient is needed; per chunk and value head 2 K V bytes of states and 19 KB + 128 V of
+/// other matrices. Without, and elsewhere, backward computes them again. The bits are the same.
 /// Throws Error when an argument breaks a rule. On a GPU wrong borders in cu_seqlens make all results NaN, and Error is
 /// thrown with `check_borders` alone, which waits for the call to have run.
 DeltaRuleOutput delta_rule(const DeltaRuleTensors& inputs, const DeltaRuleOptions& options = {},
-                           bool output_final_state = false, bool check_borders = false);
+                           bool output_final_state = false, bool check_borders = false, bool save_states = true);
 
 /// What a serving engine says of the batch rows of a decode step; undefined tensors are absent. On the CPU calls with
 /// these, or with states in bf16, run by the definition, which is slow.

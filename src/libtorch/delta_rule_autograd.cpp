@@ -1,5 +1,7 @@
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/record_function.h>
+#include <c10/core/impl/TorchDispatchModeTLS.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/csrc/autograd/functions/basic_ops.h>
 
@@ -41,50 +43,93 @@ DeltaRuleTensors restore(at::TensorList tensors, at::IntArrayRef slots) {
   return from_list(list);
 }
 
+/// Whether the kernel of the GPU takes the tensors as they are: nothing traces, batches or wraps the call.
+bool goes_to_gpu_as_is(at::TensorList tensors) {
+  constexpr c10::DispatchKeySet kAround =
+      c10::autograd_dispatch_keyset_with_ADInplaceOrView | c10::autocast_dispatch_keyset;
+  return !c10::impl::dispatch_mode_enabled() && std::all_of(tensors.begin(), tensors.end(), [](const at::Tensor& x) {
+    return (x.key_set() - kAround).highestPriorityTypeId() == c10::DispatchKey::CUDA;
+  });
+}
+
+/// The call through the dispatcher, which whoever traces it sees.
+DeltaRuleOutput dispatch_forward(const DeltaRuleTensors& inputs, const DeltaRuleOptions& options,
+                                 bool output_final_state, bool check_borders) {
+  static const c10::OperatorHandle op = find_operator("comba::delta_rule");
+  Stack stack;
+  push_inputs(stack, inputs);
+  push_options(stack, options);
+  push(stack, output_final_state, check_borders, /*save_states=*/false);
+  op.callBoxed(&stack);
+  return {.o = stack[0].toTensor(), .final_state = stack[1].toTensor()};
+}
+
+std::vector<at::Tensor> dispatch_backward(const at::Tensor& d_o, const at::Tensor& d_final_state,
+                                          const DeltaRuleTensors& inputs, const DeltaRuleOptions& options,
+                                          const std::vector<bool>& mask) {
+  static const c10::OperatorHandle op = find_operator("comba::delta_rule_backward");
+  Stack stack;
+  push(stack, d_o, d_final_state.defined() ? c10::IValue(d_final_state) : c10::IValue());
+  push_inputs(stack, inputs);
+  push_options(stack, options);
+  push(stack, mask);
+  op.callBoxed(&stack);
+  return pop(stack).toTensorVector();
+}
+
 class DeltaRuleFunction : public torch::autograd::Function<DeltaRuleFunction> {
  public:
   static variable_list forward(AutogradContext* context, at::TensorList given, const std::vector<int64_t>& slots,
-                               const DeltaRuleOptions& options, bool output_final_state, bool check_borders) {
-    static const c10::OperatorHandle delta_rule = find_operator("comba::delta_rule");
+                               const DeltaRuleOptions& options, bool output_final_state, bool check_borders,
+                               bool save_states) {
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
     context->set_materialize_grads(false);
-    context->save_for_backward(given.vec());
     context->saved_data["slots"] = slots;
     Stack saved_options;
     push_options(saved_options, options);
     context->saved_data["options"] = c10::ivalue::Tuple::create(saved_options);
     context->saved_data["output_final_state"] = output_final_state;
 
-    Stack stack;
-    push_inputs(stack, restore(given, slots));
-    push_options(stack, options);
-    push(stack, output_final_state, check_borders);
-    delta_rule.callBoxed(&stack);
-    return {stack[0].toTensor(), stack[1].toTensor()};
+    const DeltaRuleTensors inputs = restore(given, slots);
+    variable_list kept = given.vec();
+    DeltaRuleOutput result;
+    if (save_states && goes_to_gpu_as_is(given)) {
+      RECORD_FUNCTION("comba::delta_rule", c10::ArrayRef<const c10::IValue>());
+      at::Tensor states;
+      result = delta_rule_forward_call(inputs, options, output_final_state, check_borders, &states);
+      kept.push_back(states);
+      if (!output_final_state) result.final_state = at::empty({0}, inputs.q.options().dtype(at::kFloat));
+    } else {
+      result = dispatch_forward(inputs, options, output_final_state, check_borders);
+    }
+    context->save_for_backward(std::move(kept));
+    return {result.o, result.final_state};
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& output_gradients) {
-    static const c10::OperatorHandle delta_rule_backward = find_operator("comba::delta_rule_backward");
-    const variable_list given = context->get_saved_variables();
+    const variable_list kept = context->get_saved_variables();
     const std::vector<int64_t> slots = context->saved_data["slots"].toIntVector();
-    const DeltaRuleTensors x = restore(given, slots);
+    const DeltaRuleTensors x = restore(kept, slots);
+    Stack saved_options = context->saved_data["options"].toTupleRef().elements().vec();
+    const DeltaRuleOptions options = pop_options(saved_options);
     at::Tensor d_o = output_gradients[0];
     if (!d_o.defined()) d_o = at::zeros_symint(x.v.sym_sizes(), x.q.options());
     const bool has_d_final_state = context->saved_data["output_final_state"].toBool() && output_gradients[1].defined();
+    const at::Tensor d_final_state = has_d_final_state ? output_gradients[1] : at::Tensor();
     std::vector<bool> mask(kNumInputs, false);
     for (std::size_t i = 0; i < slots.size(); ++i) mask[slots[i]] = context->needs_input_grad(i);
     mask.resize(kNumGradients);
 
-    Stack stack;
-    push(stack, d_o, has_d_final_state ? c10::IValue(output_gradients[1]) : c10::IValue());
-    push_inputs(stack, x);
-    for (const c10::IValue& option : context->saved_data["options"].toTupleRef().elements()) push(stack, option);
-    push(stack, mask);
-    delta_rule_backward.callBoxed(&stack);
-
-    const std::vector<at::Tensor> gradients = pop(stack).toTensorVector();
-    // One entry for each argument of forward: the given inputs, then four that have no gradient.
-    variable_list result(slots.size() + 4);
+    const bool has_states = kept.size() > slots.size() && !at::GradMode::is_enabled();
+    std::vector<at::Tensor> gradients;
+    if (has_states && goes_to_gpu_as_is(kept) && goes_to_gpu_as_is(d_o)) {
+      RECORD_FUNCTION("comba::delta_rule_backward", c10::ArrayRef<const c10::IValue>());
+      gradients = delta_rule_backward_call(d_o, d_final_state, x, options, mask, kept.back());
+    } else {
+      gradients = dispatch_backward(d_o, d_final_state, x, options, mask);
+    }
+    // One entry for each argument of forward: the given inputs, then five that have no gradient.
+    variable_list result(slots.size() + 5);
     for (std::size_t i = 0; i < slots.size(); ++i) {
       const auto slot = static_cast<std::size_t>(slots[i]);
       if (slot < kNumGradients && mask[slot]) result[i] = gradients[slot];
@@ -96,12 +141,13 @@ class DeltaRuleFunction : public torch::autograd::Function<DeltaRuleFunction> {
 }  // namespace
 
 void delta_rule_autograd(Stack& stack) {
+  const bool save_states = pop(stack).toBool();
   const bool check_borders = pop(stack).toBool();
   const bool output_final_state = pop(stack).toBool();
   const DeltaRuleOptions options = pop_options(stack);
   const GivenInputs given(pop_inputs(stack));
-  const variable_list outputs =
-      DeltaRuleFunction::apply(at::TensorList(given.tensors), given.slots, options, output_final_state, check_borders);
+  const variable_list outputs = DeltaRuleFunction::apply(at::TensorList(given.tensors), given.slots, options,
+                                                         output_final_state, check_borders, save_states);
   push(stack, outputs[0], outputs[1]);
 }
 

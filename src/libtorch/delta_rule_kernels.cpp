@@ -31,35 +31,36 @@ at::Tensor empty_state(const DeltaRuleTensors& x) {
 
 }  // namespace
 
-void delta_rule_kernel(Stack& stack) {
-  const bool borders_are_checked = pop(stack).toBool();
-  const bool output_final_state = pop(stack).toBool();
-  const DeltaRuleOptions options = pop_options(stack);
-  const DeltaRuleTensors inputs = with_unit_strides(pop_inputs(stack));
+DeltaRuleOutput delta_rule_forward_call(const DeltaRuleTensors& any_strides, const DeltaRuleOptions& options,
+                                        bool output_final_state, bool borders_are_checked, at::Tensor* saved) {
+  const DeltaRuleTensors inputs = with_unit_strides(any_strides);
   require_ranks(inputs);
   const c10::Device device = inputs.q.device();
   CallScope scope(device);
-  const at::Tensor o = empty_output(inputs);
-  const at::Tensor final_state = output_final_state ? empty_state(inputs) : at::Tensor();
-  const DeltaRuleForward args{
+  const DeltaRuleOutput result = {.o = empty_output(inputs),
+                                  .final_state = output_final_state ? empty_state(inputs) : at::Tensor()};
+  DeltaRuleForward args{
       .options = options,
       .inputs = const_views(inputs, device),
-      .o = mutable_view("o", o, device),
-      .final_state = mutable_view("final_state", final_state, device),
+      .o = mutable_view("o", result.o, device),
+      .final_state = mutable_view("final_state", result.final_state, device),
       .execution = scope.execution(),
   };
+  if (saved != nullptr) {
+    *saved = at::empty({saved_bytes(args)}, inputs.q.options().dtype(at::kByte));
+    args.saved = {saved->mutable_data_ptr(), saved->numel()};
+  }
   const Workspace workspace = scope.workspace(workspace_bytes(args));
   delta_rule_forward(args, workspace);
   if (borders_are_checked) check_borders(args, workspace);
-  push(stack, o, output_final_state ? final_state : at::empty({0}, inputs.q.options().dtype(at::kFloat)));
+  return result;
 }
 
-void delta_rule_backward_kernel(Stack& stack) {
-  const std::vector<bool> mask = pop(stack).to<std::vector<bool>>();
-  const DeltaRuleOptions options = pop_options(stack);
-  const DeltaRuleTensors inputs = with_unit_strides(pop_inputs(stack));
-  const at::Tensor d_final_state = with_unit_stride(pop(stack).toOptional<at::Tensor>().value_or(at::Tensor()));
-  const at::Tensor d_o = with_unit_stride(pop(stack).toTensor());
+std::vector<at::Tensor> delta_rule_backward_call(const at::Tensor& any_d_o, const at::Tensor& any_d_final_state,
+                                                 const DeltaRuleTensors& any_strides, const DeltaRuleOptions& options,
+                                                 const std::vector<bool>& mask, const at::Tensor& saved) {
+  const DeltaRuleTensors inputs = with_unit_strides(any_strides);
+  const at::Tensor d_o = with_unit_stride(any_d_o), d_final_state = with_unit_stride(any_d_final_state);
   require_ranks(inputs);
   const c10::Device device = inputs.q.device();
   CallScope scope(device);
@@ -78,6 +79,7 @@ void delta_rule_backward_kernel(Stack& stack) {
       .inputs = const_views(inputs, device),
       .do_ = const_view("do", d_o, device),
       .d_final_state = const_view("d_final_state", d_final_state, device),
+      .saved = saved.defined() ? Workspace{saved.mutable_data_ptr(), saved.numel()} : Workspace{},
       .dq = view("dq", &DeltaRuleTensors::q),
       .dk = view("dk", &DeltaRuleTensors::k),
       .dv = view("dv", &DeltaRuleTensors::v),
@@ -97,7 +99,27 @@ void delta_rule_backward_kernel(Stack& stack) {
   for (at::Tensor& gradient : gradients) {
     if (!gradient.defined()) gradient = at::empty({0}, inputs.q.options());
   }
-  push(stack, gradients);
+  return gradients;
+}
+
+void delta_rule_kernel(Stack& stack) {
+  pop(stack);  // save_states: nothing follows that could use them
+  const bool borders_are_checked = pop(stack).toBool();
+  const bool output_final_state = pop(stack).toBool();
+  const DeltaRuleOptions options = pop_options(stack);
+  const DeltaRuleTensors inputs = pop_inputs(stack);
+  const DeltaRuleOutput result =
+      delta_rule_forward_call(inputs, options, output_final_state, borders_are_checked, nullptr);
+  push(stack, result.o, output_final_state ? result.final_state : at::empty({0}, inputs.q.options().dtype(at::kFloat)));
+}
+
+void delta_rule_backward_kernel(Stack& stack) {
+  const auto mask = pop(stack).to<std::vector<bool>>();
+  const DeltaRuleOptions options = pop_options(stack);
+  const DeltaRuleTensors inputs = pop_inputs(stack);
+  const auto d_final_state = pop(stack).toOptional<at::Tensor>().value_or(at::Tensor());
+  const at::Tensor d_o = pop(stack).toTensor();
+  push(stack, delta_rule_backward_call(d_o, d_final_state, inputs, options, mask, {}));
 }
 
 void delta_rule_decode_step_kernel(Stack& stack) {

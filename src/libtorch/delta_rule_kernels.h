@@ -3,6 +3,8 @@
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/core/stack.h>
 
+#include "libtorch/delta_rule.h"
+
 /// Kernels for LibTorch's dispatcher. They take their arguments from the stack and leave their results there, in the
 /// order of the schemas in library.cpp.
 namespace comba {
@@ -11,6 +13,14 @@ namespace comba {
 void delta_rule_kernel(torch::jit::Stack& stack);
 void delta_rule_backward_kernel(torch::jit::Stack& stack);
 void delta_rule_decode_step_kernel(torch::jit::Stack& stack);
+
+// The first two as functions. `saved`, if given, becomes what the backward call would compute again; [bytes] uint8. A
+// gradient that `mask` leaves out, or of an absent input, is a tensor of shape [0].
+DeltaRuleOutput delta_rule_forward_call(const DeltaRuleTensors& inputs, const DeltaRuleOptions& options,
+                                        bool output_final_state, bool check_borders, at::Tensor* saved);
+std::vector<at::Tensor> delta_rule_backward_call(const at::Tensor& d_o, const at::Tensor& d_final_state,
+                                                 const DeltaRuleTensors& inputs, const DeltaRuleOptions& options,
+                                                 const std::vector<bool>& mask, const at::Tensor& saved);
 
 // Shapes only.
 void delta_rule_meta(torch::jit::Stack& stack);

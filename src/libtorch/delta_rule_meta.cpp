@@ -30,6 +30,7 @@ at::Tensor empty_output(const DeltaRuleTensors& x) { return at::empty_symint(x.v
 }  // namespace
 
 void delta_rule_meta(Stack& stack) {
+  pop(stack);  // save_states
   pop(stack);  // check_borders
   const bool output_final_state = pop(stack).toBool();
   pop_options(stack);

@@ -38,7 +38,8 @@ torch::CppFunction boxed() {
 TORCH_LIBRARY(comba, library) {
   const std::string forward =
       "delta_rule(" + kInputSchema + ", *, " + kOptionSchema +
-      ", bool output_final_state=False, bool check_borders=False) -> (Tensor o, Tensor final_state)";
+      ", bool output_final_state=False, bool check_borders=False, bool save_states=True) -> (Tensor o, Tensor "
+      "final_state)";
   const std::string backward = "delta_rule_backward(Tensor do, Tensor? d_final_state, " + kInputSchema + ", *, " +
                                kOptionSchema + ", bool[13] grad_mask) -> Tensor[]";
   const std::string decode_step = "delta_rule_decode_step(" + kInputSchema +
@@ -85,12 +86,12 @@ c10::OperatorHandle find_operator(const char* name) { return c10::Dispatcher::si
 }  // namespace
 
 DeltaRuleOutput delta_rule(const DeltaRuleTensors& inputs, const DeltaRuleOptions& options, bool output_final_state,
-                           bool check_borders) {
+                           bool check_borders, bool save_states) {
   static const c10::OperatorHandle op = find_operator("comba::delta_rule");
   Stack stack;
   push_inputs(stack, inputs);
   push_options(stack, options);
-  push(stack, output_final_state, check_borders);
+  push(stack, output_final_state, check_borders, save_states);
   op.callBoxed(&stack);
   return {.o = stack[0].toTensor(), .final_state = output_final_state ? stack[1].toTensor() : at::Tensor()};
 }

@@ -130,6 +130,7 @@ DeltaRuleForward call_of(const comba_delta_rule_forward_args* args) {
           .inputs = convert_inputs(from.inputs),
           .o = out(from.o),
           .final_state = out(from.final_state),
+          .saved = {from.saved, from.saved_bytes},
           .execution = convert_execution(from.execution)};
 }
 
@@ -139,6 +140,7 @@ DeltaRuleBackward call_of(const comba_delta_rule_backward_args* args) {
           .inputs = convert_inputs(from.inputs),
           .do_ = in(from.d_o),
           .d_final_state = in(from.d_final_state),
+          .saved = {from.saved, from.saved_bytes},
           .dq = out(from.dq),
           .dk = out(from.dk),
           .dv = out(from.dv),
@@ -166,12 +168,17 @@ DeltaRuleDecode call_of(const comba_delta_rule_decode_args* args) {
           .execution = convert_execution(from.execution)};
 }
 
-template <class Args>
-comba_status write_workspace_bytes(const Args* args, int64_t* bytes) {
+template <class Count>
+comba_status write_bytes(int64_t* bytes, const Count& count) {
   return guarded([&] {
     if (!bytes) throw Error(ErrorCode::invalid_argument, "[comba] bytes must be given; got a null pointer");
-    *bytes = workspace_bytes(call_of(args));
+    *bytes = count();
   });
+}
+
+template <class Args>
+comba_status write_workspace_bytes(const Args* args, int64_t* bytes) {
+  return write_bytes(bytes, [&] { return workspace_bytes(call_of(args)); });
 }
 
 }  // namespace
@@ -184,6 +191,10 @@ comba_delta_rule_options comba_delta_rule_defaults(void) {
 
 comba_status comba_delta_rule_forward_workspace(const comba_delta_rule_forward_args* args, int64_t* bytes) {
   return comba::write_workspace_bytes(args, bytes);
+}
+
+comba_status comba_delta_rule_forward_saved(const comba_delta_rule_forward_args* args, int64_t* bytes) {
+  return comba::write_bytes(bytes, [&] { return comba::saved_bytes(comba::call_of(args)); });
 }
 
 comba_status comba_delta_rule_backward_workspace(const comba_delta_rule_backward_args* args, int64_t* bytes) {

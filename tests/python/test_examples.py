@@ -69,3 +69,17 @@ def test_patch_qwen3_next(tmp_path):
     assert "Qwen3NextRMSNormGated.forward" in told and told.endswith("the same text\n")
     losses = [line.split("loss ")[1].split(",")[0] for line in told.splitlines() if "loss " in line]
     assert len(losses) == 2 and abs(float(losses[0]) - float(losses[1])) < 2e-4
+
+
+def test_operator_tour(tmp_path):
+    pytest.importorskip("matplotlib")
+    told = python(tmp_path, EXAMPLES / "operator_tour.py", "pictures")
+    assert "read 3.00 times as large, with feedback 1.00 times" in told
+    strengths = {float(b): tuple(map(float, errors)) for b, *errors in re.findall(r"b = ([\d.]+): .*? ([\d.]+), .*? ([\d.]+), .*? ([\d.]+)\n", told)}
+    assert list(strengths) == [0, 0.5, 1]
+    assert strengths[1][0] == 0 and strengths[1][2] == 0  # just written, and after a new value: exact
+    assert strengths[0][0] > strengths[0.5][0] > 0.2 and strengths[0][1] > strengths[1][1] and strengths[0][2] > 1
+    without, right, too_much = (float(cosine) for cosine in re.findall(r"d = \d: (\d\.\d+)", told))
+    assert right == 1 and max(without, too_much) < 0.9
+    for name in ("feedback.png", "correction.png"):
+        assert (tmp_path / "pictures" / name).stat().st_size > 10_000

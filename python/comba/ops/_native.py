@@ -42,6 +42,7 @@ def delta_rule(
     beta_scale: float = 1.0,
     output_final_state: bool = False,
     check_borders: bool = False,
+    save_states: bool = True,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     r"""All T tokens at once, in chunks of 64: training and prefill. Per token, with the state h in R^{K x V}::
 
@@ -71,6 +72,9 @@ def delta_rule(
         beta_scale: in (0, 2], with beta_logit; above 1 (negative eigenvalues) for gated_delta only.
         check_borders: on a GPU wrong borders in cu_seqlens make every result NaN; with this the call waits for the GPU
             and says which border is wrong. On the CPU they are always checked.
+        save_states: keep the states before each chunk of 64 tokens for backward, where that saves time: on Hopper GPUs,
+            in eager mode, if a gradient is needed. That takes 2 K V + 128 V bytes and 19 KB a chunk and value head;
+            otherwise, and with False, backward computes them again. The bits are the same.
 
     Returns:
         o `[B, T, HV, V]` in the dtype of q, and the state after the last token `[N, HV, K, V]` in fp32, or None unless
@@ -83,13 +87,13 @@ def delta_rule(
     require_optional_tensors(where, beta=beta, beta_logit=beta_logit, g=g, a=a, A_log=A_log, dt_bias=dt_bias, p=p, b=b,
                              d=d, initial_state=initial_state, cu_seqlens=cu_seqlens)
     require_options(where, rule, convention, l2norm, l2norm_eps, scale, beta_scale)
-    require_flags(where, output_final_state=output_final_state, check_borders=check_borders)
+    require_flags(where, output_final_state=output_final_state, check_borders=check_borders, save_states=save_states)
     g, dt_bias = with_defaults(v, g, a, A_log, dt_bias)
     o, final_state = torch.ops.comba.delta_rule(
         q, k, v, p=p, b=to_fp32(b), d=to_fp32(d), beta=beta, beta_logit=beta_logit, g=g, a=a, A_log=to_fp32(A_log),
         dt_bias=to_fp32(dt_bias), initial_state=to_fp32(initial_state), cu_seqlens=cu_seqlens, rule=rule,
         convention=convention, l2norm=l2norm, l2norm_eps=l2norm_eps, scale=scale, beta_scale=beta_scale,
-        output_final_state=output_final_state, check_borders=check_borders)
+        output_final_state=output_final_state, check_borders=check_borders, save_states=save_states)
     return o, final_state if output_final_state else None
 
 

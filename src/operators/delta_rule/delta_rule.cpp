@@ -62,14 +62,14 @@ const Implementation& choose(const Problem& problem) {
                      on_gpu ? "GPU: " : "CPU: ", reasons.empty() ? "this build has none for GPUs" : reasons));
 }
 
-void check_workspace(const Problem& problem, const Workspace& workspace, std::int64_t needed) {
+void check_memory(const char* what, const Problem& problem, const Workspace& memory, std::int64_t needed) {
   const char* where = name_of(problem.verb);
-  require(workspace.bytes >= needed, ErrorCode::invalid_argument, "[", where, "] workspace must have ", needed,
-          " bytes; got ", workspace.bytes);
-  require(workspace.data || needed == 0, ErrorCode::invalid_argument, "[", where,
-          "] workspace must be given; got a null pointer");
-  require(reinterpret_cast<std::uintptr_t>(workspace.data) % 64 == 0, ErrorCode::invalid_argument, "[", where,
-          "] workspace must be aligned to 64 bytes; got ", workspace.data);
+  require(memory.bytes >= needed, ErrorCode::invalid_argument, "[", where, "] ", what, " must have ", needed,
+          " bytes; got ", memory.bytes);
+  require(memory.data || needed == 0, ErrorCode::invalid_argument, "[", where, "] ", what,
+          " must be given; got a null pointer");
+  require(reinterpret_cast<std::uintptr_t>(memory.data) % 64 == 0, ErrorCode::invalid_argument, "[", where, "] ", what,
+          " must be aligned to 64 bytes; got ", memory.data);
 }
 
 template <class Args>
@@ -82,7 +82,11 @@ template <class Args>
 void call(const Args& args, Workspace workspace) {
   const Problem problem = check(args);
   const Implementation& implementation = choose(problem);
-  check_workspace(problem, workspace, workspace_bytes(implementation, problem));
+  check_memory("workspace", problem, workspace, workspace_bytes(implementation, problem));
+  if constexpr (requires { args.saved; }) {
+    const std::int64_t saved = saved_bytes(implementation, problem);
+    if (problem.saved_bytes > 0 && saved > 0) check_memory("saved", problem, args.saved, saved);
+  }
   run(implementation, problem, args, workspace);
 }
 
@@ -90,7 +94,7 @@ template <class Args>
 void check_status(const Args& args, Workspace workspace) {
   const Problem problem = check(args);
   if (!leaves_status(problem)) return;
-  check_workspace(problem, workspace, cuda::kStatusBytes);
+  check_memory("workspace", problem, workspace, cuda::kStatusBytes);
   const BrokenBorder found = cuda::read_border_check(problem.execution, workspace.data);
   require(found.rule == BorderRule::holds, ErrorCode::invalid_argument, "[", name_of(problem.verb), "] ",
           describe(found, problem.T), "; its results are NaN");
@@ -111,6 +115,11 @@ std::vector<DeltaRuleImplementation> delta_rule_implementations(const DeltaRuleF
 std::int64_t workspace_bytes(const DeltaRuleForward& args) { return delta_rule::workspace_of(args); }
 std::int64_t workspace_bytes(const DeltaRuleBackward& args) { return delta_rule::workspace_of(args); }
 std::int64_t workspace_bytes(const DeltaRuleDecode& args) { return delta_rule::workspace_of(args); }
+
+std::int64_t saved_bytes(const DeltaRuleForward& args) {
+  const delta_rule::Problem problem = delta_rule::check(args);
+  return delta_rule::saved_bytes(delta_rule::choose(problem), problem);
+}
 
 void delta_rule_forward(const DeltaRuleForward& args, Workspace workspace) { delta_rule::call(args, workspace); }
 void delta_rule_backward(const DeltaRuleBackward& args, Workspace workspace) { delta_rule::call(args, workspace); }

@@ -19,6 +19,8 @@ struct Implementation {
   void (*forward)(const Problem&, const DeltaRuleForward&, Workspace);
   void (*backward)(const Problem&, const DeltaRuleBackward&, Workspace);
   void (*decode_step)(const Problem&, const DeltaRuleDecode&, Workspace);
+  /// Bytes that its forward can leave for its backward; absent: none.
+  std::int64_t (*saved_bytes)(const Problem&) = nullptr;
 };
 
 /// The refusal of an implementation for tensors in host memory.

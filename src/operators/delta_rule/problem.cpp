@@ -273,6 +273,7 @@ Problem check(const DeltaRuleForward& args) {
   const Checker check("delta_rule_forward");
   check_output(check, "o", args.o, x);
   if (args.final_state.given()) check_state(check, "final_state", args.final_state, x);
+  x.saved_bytes = args.saved.bytes;
   return x;
 }
 
@@ -281,6 +282,7 @@ Problem check(const DeltaRuleBackward& args) {
   Problem x = check("delta_rule_backward", args.options, in, args.execution);
   x.verb = Verb::backward;
   x.backward = &args;
+  x.saved_bytes = args.saved.bytes;
   const Checker check("delta_rule_backward");
   check_output(check, "do_", args.do_, x);
   if (args.d_final_state.given()) check_state(check, "d_final_state", args.d_final_state, x);

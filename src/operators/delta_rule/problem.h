@@ -29,6 +29,7 @@ struct Problem {
   std::int64_t N = 0;                           ///< sequences
   std::int64_t P_heads = 0;                     ///< heads of p: H, HV, or 0 when p is absent
   const DeltaRuleBackward* backward = nullptr;  ///< the call, of backward
+  std::int64_t saved_bytes = 0;                 ///< that forward leaves or backward is given
 
   std::int64_t group() const { return HV / H; }  ///< value heads that share a key head
 

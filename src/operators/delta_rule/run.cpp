@@ -31,6 +31,10 @@ std::int64_t workspace_bytes(const Implementation& implementation, const Problem
   }
 }
 
+std::int64_t saved_bytes(const Implementation& implementation, const Problem& x) {
+  return implementation.saved_bytes == nullptr ? 0 : implementation.saved_bytes(x);
+}
+
 void run(const Implementation& implementation, const Problem& x, const DeltaRuleForward& args, Workspace all) {
   implementation.forward(x, args, behind_status(x, all));
   check_borders(x, {args.o, args.final_state}, all);

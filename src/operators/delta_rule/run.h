@@ -9,6 +9,9 @@ namespace comba::delta_rule {
 /// Bytes for the verb of the problem.
 std::int64_t workspace_bytes(const Implementation& implementation, const Problem& problem);
 
+/// Bytes that its forward can leave for its backward.
+std::int64_t saved_bytes(const Implementation& implementation, const Problem& problem);
+
 void run(const Implementation& implementation, const Problem& problem, const DeltaRuleForward& args, Workspace all);
 void run(const Implementation& implementation, const Problem& problem, const DeltaRuleBackward& args, Workspace all);
 void run(const Implementation& implementation, const Problem& problem, const DeltaRuleDecode& args, Workspace all);

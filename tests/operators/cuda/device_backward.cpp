@@ -13,9 +13,18 @@ DeviceBackward::DeviceBackward(const char* implementation, Case& c, CUstream_st*
   args_ = backward_args(c, out_);
   args_.execution = {DeviceType::cuda, stream};
   tensors_.move(args_);
+  prepare();
+}
+
+void DeviceBackward::prepare() {
   problem_ = delta_rule::check(args_);
   workspace_bytes_ = delta_rule::workspace_bytes(implementation_, problem_);
   workspace_.emplace(workspace_bytes_);
+}
+
+void DeviceBackward::use(const DeviceMemory& saved, std::int64_t bytes) {
+  args_.saved = {saved.data(), bytes};
+  prepare();
 }
 
 void DeviceBackward::run() { delta_rule::run(implementation_, problem_, args_, workspace()); }

@@ -15,6 +15,9 @@ class DeviceBackward {
   /// Its implementation is found by name. `only`: the one gradient that is asked for; empty: all.
   DeviceBackward(const char* implementation, Case& c, CUstream_st* stream = nullptr, const std::string& only = "");
 
+  /// From now on it uses what the forward call has left there.
+  void use(const DeviceMemory& saved, std::int64_t bytes);
+
   /// Queues the call on the stream.
   void run();
   /// Throws Error if the last run has found wrong borders.
@@ -30,6 +33,7 @@ class DeviceBackward {
   bool inputs_intact() const { return tensors_.inputs_intact(); }
 
  private:
+  void prepare();
   Workspace workspace() const;
 
   const delta_rule::Implementation implementation_;

@@ -26,9 +26,20 @@ DeviceForward::DeviceForward(const char* implementation, Case& c, CUstream_st* s
   tensors_.move(args_.inputs);
   tensors_.move(args_.o);
   tensors_.move(args_.final_state);
+  prepare();
+}
+
+void DeviceForward::prepare() {
   problem_ = delta_rule::check(args_);
   workspace_bytes_ = delta_rule::workspace_bytes(implementation_, problem_);
   workspace_.emplace(workspace_bytes_);
+}
+
+std::int64_t DeviceForward::saved_bytes() const { return delta_rule::saved_bytes(implementation_, problem_); }
+
+void DeviceForward::save_to(const DeviceMemory& saved) {
+  args_.saved = {saved.data(), saved_bytes()};
+  prepare();
 }
 
 void DeviceForward::run() { delta_rule::run(implementation_, problem_, args_, workspace()); }

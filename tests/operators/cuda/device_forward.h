@@ -16,6 +16,11 @@ class DeviceForward {
   /// Its implementation is found by name: cuda.sm90. The stream is a cudaStream_t; null is the default one.
   DeviceForward(const char* implementation, Case& c, CUstream_st* stream = nullptr, bool with_final_state = true);
 
+  /// Bytes it can leave for the backward call.
+  std::int64_t saved_bytes() const;
+  /// From now on it leaves them there.
+  void save_to(const DeviceMemory& saved);
+
   /// Queues the call on the stream.
   void run();
   /// Throws Error if the last run has found wrong borders.
@@ -31,6 +36,7 @@ class DeviceForward {
   bool inputs_intact() const { return tensors_.inputs_intact(); }
 
  private:
+  void prepare();
   Workspace workspace() const;
 
   const delta_rule::Implementation implementation_;

@@ -57,8 +57,7 @@ class DeviceTensors {
 
  private:
   struct Copy {
-    Copy(const View& host, std::int64_t bytes, bool result)
-        : host(host), bytes(bytes), result(result), device(bytes) {}
+    Copy(const View& host, std::int64_t bytes, bool result) : host(host), bytes(bytes), result(result), device(bytes) {}
     View host;
     std::int64_t bytes;
     bool result;

@@ -33,7 +33,7 @@ struct RowFactors {
 template <class Element>
 struct Couplings {
   Element feedback[kSide * kSide];  ///< N
-  Element read[kSide * kSide];      ///< R
+  Element read[kSide * kSide];      ///< R M
   RowFactors rows;
 };
 

@@ -4,15 +4,15 @@
 
 /// First kernel of the chunk form: all of a chunk that does not need the state (README.md section 10).
 ///
-///     A_ij = <p_i, k_j> e^{G0_i - G_j}   (i > j)       N = -A (I + diag(beta) A)^-1
-///     R_ij = scale <q_i, k_j> e^{G_i - G_j}   (i >= j)
+///     A_ij = <p_i, k_j> e^{G0_i - G_j}   (i > j)               N = -A (I + diag(beta) A)^-1
+///     R_ij = scale <q_i, k_j> e^{G_i - G_j}   (i >= j)       R M = R + R diag(beta) N
 ///
 /// Grid: one block for each value head of each slot. Block: 256 threads.
-/// Shared memory: tiles of q, k and p; in the place of the first ones A, and N after it; the factors of the rows.
-/// Numerics: products of tiles in fp32; N in fp32 by substitution, rounded once.
+/// Shared memory: tiles of q, k and p; in their place R and A, and N after it; the factors of the rows.
+/// Numerics: products of tiles in fp32; N in fp32 by substitution, R M in fp32; both are rounded once.
 namespace comba::delta_rule::cuda::generic {
 
-using CouplingRow = float[kSide + 4];
+using CouplingRow = float[SharedTile<float>::kStride];
 
 template <class Element>
 struct CoupleShared {
@@ -21,7 +21,8 @@ struct CoupleShared {
       SharedTile<Element> q, k, p;
     };
     struct {
-      CouplingRow a[kSide];  ///< A, then N
+      SharedTile<float> a;     ///< A, then N
+      SharedTile<float> read;  ///< R diag(beta)
       CouplingRow scratch[16];
     };
   };
@@ -180,24 +181,22 @@ __global__ __launch_bounds__(kBlockThreads, 2) void couple(const __grid_constant
   Couplings<Element>& result = x.couplings[blockIdx.x];
   pk.for_each([&](int i, int j, float& product) {
     const float factor = strengths.b * rows.p_scale[i] * rows.p_norm[i] * (rows.k_scale[j] * rows.k_norm[j]);
-    shared.a[i][j] = i > j ? factor * decay_between(rows.G0, i, rows.G, j) * product : 0;
+    shared.a.at[i][j] = i > j ? factor * decay_between(rows.G0, i, rows.G, j) * product : 0;
   });
-  qk.for_each_pair([&](int i, int j, float(&products)[2]) {
-    float read[2];
-#pragma unroll
-    for (int side = 0; side < 2; ++side) {
-      const int to = j + side;
-      const float factor = x.scale * rows.q_scale[i] * rows.q_norm[i] * (rows.k_scale[to] * rows.k_norm[to]);
-      read[side] = i >= to ? factor * decay_between(rows.G, i, rows.G, to) * products[side] : 0;
-    }
-    store_pair(&result.read[i * kSide + j], read[0], read[1]);
+  qk.for_each([&](int i, int j, float& product) {
+    const float factor = x.scale * rows.q_scale[i] * rows.q_norm[i] * (rows.k_scale[j] * rows.k_norm[j]);
+    product = i >= j ? factor * decay_between(rows.G, i, rows.G, j) * product : 0;
+    shared.read.at[i][j] = product * rows.beta[j];
   });
   __syncthreads();
-  solve(shared.a, rows.beta, shared.scratch);
+  solve(shared.a.at, rows.beta, shared.scratch);
   for (int at = 2 * threadIdx.x; at < kSide * kSide; at += 2 * kBlockThreads) {
-    const float* const pair = &shared.a[at / kSide][at % kSide];
+    const float* const pair = &shared.a.at[at / kSide][at % kSide];
     store_pair(&result.feedback[at], pair[0], pair[1]);
   }
+  Accumulators& read = qk;
+  multiply<As::stored, As::stored>(shared.read, shared.a, read);
+  read.for_each_pair([&](int i, int j, float(&pair)[2]) { store_pair(&result.read[i * kSide + j], pair[0], pair[1]); });
   const float* const from = reinterpret_cast<const float*>(&rows);
   for (unsigned i = threadIdx.x; i < sizeof(rows) / sizeof(float); i += kBlockThreads) {
     reinterpret_cast<float*>(&result.rows)[i] = from[i];

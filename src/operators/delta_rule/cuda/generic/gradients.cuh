@@ -238,13 +238,13 @@ struct ChunkGradients {
     multiply<As::stored, As::stored>(shared.d_feedback, b, dp);
     Accumulators through_p;
     multiply<As::transposed, As::stored>(shared.d_feedback, p, through_p);
-    add(strengths.b, through_p, dk);
+    dk.add(through_p, strengths.b);
     if (directions.p_given) {
       dp.scale_rows([&](int i) { return rows.p_scale[i]; });
       store_direction(dp, x.dp_rows, k);
     } else {
       b_dot.add(dp, p);
-      add(strengths.b, dp, dk);
+      dk.add(dp, strengths.b);
     }
     dq.scale_rows([&](int i) { return rows.q_scale[i]; });
     dk.scale_rows([&](int i) { return rows.k_scale[i]; });
@@ -258,17 +258,6 @@ struct ChunkGradients {
     from.for_each_pair([&](int row, int column, float(&pair)[2]) {
       store_pair(first + row * (x.K_tiles * kSide) + column, pair[0], pair[1]);
     });
-  }
-
-  static __device__ void add(float factor, const Accumulators& from, Accumulators& to) {
-#pragma unroll
-    for (int n = 0; n < 4; ++n) {
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-#pragma unroll
-        for (int side = 0; side < 2; ++side) to.at[n][half][side] += factor * from.at[n][half][side];
-      }
-    }
   }
 
   /// Gradients of the gates, and the chunk's shares in those of the heads.

@@ -4,7 +4,7 @@
 
 /// From chunk to chunk back along a sequence, the gradient of the state in registers (README.md sections 5 and 10).
 ///
-///     dVn = R^T dO + diag(write) K dS       dR = dVn + N^T diag(beta) dVn       dV = diag(beta) dR
+///     dW = diag(write) K dS       dR = dW + N^T diag(beta) dW + (R M)^T dO       dV = diag(beta) dR
 ///     dS <- decay dS + Q^T diag(query) dO - P^T diag(feedback) dV
 ///
 /// Grid: one block for each slice of 64 columns of V of each value head of each sequence. Block: 256 threads.
@@ -43,7 +43,7 @@ __global__ __launch_bounds__(kBlockThreads, 1) void reverse_scan(const __grid_co
     next_rows.load(at.couplings.rows);
     next_key.load(at.directions.k, 0);
     next_value.load(rows_of<Element>(x.d_o, at.chunk, heads.value, x.V), first_v);
-    next_coupling.load(tile_window(at.couplings.read), 0);
+    next_coupling.load(tile_window(at.couplings.feedback), 0);
   };
   const auto load_directions = [&](const Directions<Element>& directions, int k) {
     next_query.load(directions, k * kSide);
@@ -71,19 +71,18 @@ __global__ __launch_bounds__(kBlockThreads, 1) void reverse_scan(const __grid_co
       if (k + 1 < x.K_tiles) {
         next_key.load(at.directions.k, (k + 1) * kSide);
       } else {
-        next_coupling.load(tile_window(at.couplings.feedback), 0);
+        next_coupling.load(tile_window(at.couplings.read), 0);
       }
       multiply<As::stored, As::stored>(shared.key, shared.state, d_writes);
       __syncthreads();
     }
     d_writes.scale_rows([&](int i) { return rows.write[i]; });
-    multiply<As::transposed, As::stored>(shared.coupling, shared.value, d_writes);
     store_rows(d_writes, shared.state, [&](int i) { return rows.beta[i]; });
-    __syncthreads();
-    next_coupling.put(shared.coupling);
+    next_coupling.put(shared.query);
     __syncthreads();
     load_directions(at.directions, 0);
     multiply<As::transposed, As::stored>(shared.coupling, shared.state, d_writes);
+    multiply<As::transposed, As::stored>(shared.query, shared.value, d_writes);
     __syncthreads();
 
     float* const saved = x.saved_rows(x.d_writes, chunk.slot, heads.value) + first_v;

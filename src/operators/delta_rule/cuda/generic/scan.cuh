@@ -4,14 +4,15 @@
 
 /// From chunk to chunk along a sequence, the state in registers (README.md section 10).
 ///
-///     Z = V - diag(feedback) P S      error = Z + N diag(beta) Z      Vn = diag(beta) error
-///     O = diag(query) Q S + R Vn      S <- decay S + K^T diag(write) Vn
+///     Z = V - diag(feedback) P S         E = diag(beta) Z         error = Z + N E         Vn = E + diag(beta) N E
+///     O = diag(query) Q S + (R M) E      S <- decay S + K^T diag(write) Vn
 ///
 /// Grid: one block for each slice of 64 columns of V of each value head of each sequence. Block: 256 threads.
 /// Forward writes O. For backward, which needs no O, the state before each chunk, rounded as it enters products, and
 /// the errors go to the workspace.
 /// Shared memory: five tiles. Tiles of q, k and p come one after the other; the state passes through one of them.
-/// Numerics: state and sums in fp32; S, diag(beta) Z and Vn are rounded as operands, once a chunk.
+/// Numerics: state and sums in fp32; S and E are rounded as operands, once a chunk, of diag(write) Vn the rest as well.
+/// Vn is made of the rounded E: then M, whose columns may cancel, acts on its error, too.
 namespace comba::delta_rule::cuda::generic {
 
 template <class Element>
@@ -106,6 +107,7 @@ struct ScanChunk {
 /// kTiles: at least K / 64. What a step needs from memory is on its way during the step before.
 template <class Element, int kTiles, bool kForBackward>
 __global__ __launch_bounds__(kBlockThreads, 1) void scan(const __grid_constant__ ScanArguments<Element> x) {
+  constexpr bool kRounds = sizeof(Element) < sizeof(float);
   extern __shared__ __align__(16) std::uint8_t memory[];
   auto& shared = *reinterpret_cast<ScanShared<Element>*>(memory);
   const RowFactors& rows = shared.rows;
@@ -169,27 +171,30 @@ __global__ __launch_bounds__(kBlockThreads, 1) void scan(const __grid_constant__
     error.for_each(
         [&](int i, int v, float& z) { z = static_cast<float>(shared.value.at[i][v]) - rows.feedback[i] * z; });
     store_rows(error, shared.state, [&](int i) { return rows.beta[i]; });
+    if constexpr (!kForBackward) {
+      next_coupling.put(shared.query);
+      read.scale_rows([&](int i) { return rows.query[i]; });
+    }
     __syncthreads();
-    multiply<As::stored, As::stored>(shared.coupling, shared.state, error);
-    __syncthreads();
+    Accumulators fed_back;  // N E
+    multiply<As::stored, As::stored>(shared.coupling, shared.state, fed_back);
     if constexpr (kForBackward) {
+      error.add(fed_back);
       float* const saved = x.saved_rows(x.saved.errors, chunk.slot, heads.value) + first_v;
       error.for_each_pair([&](int row, int column, float(&pair)[2]) {
         store_pair(saved + row * (x.V_tiles * kSide) + column, pair[0], pair[1]);
       });
     }
-    error.scale_rows([&](int i) { return rows.beta[i]; });
-    Accumulators& writes = error;
-    store_rows(writes, shared.state, [&](int i) { return rows.write[i]; });
-
-    if constexpr (!kForBackward) {
-      store(writes, shared.value);
-      next_coupling.put(shared.coupling);
-      read.scale_rows([&](int i) { return rows.query[i]; });
-      __syncthreads();
-      multiply<As::stored, As::stored>(shared.coupling, shared.value, read);
-      store(read, shared.query);
-    }
+    if constexpr (!kForBackward) multiply<As::stored, As::stored>(shared.query, shared.state, read);
+    __syncthreads();
+    Accumulators& writes = fed_back;
+    writes.for_each([&](int i, int v, float& write) {
+      write = fmaf(rows.beta[i], write, static_cast<float>(shared.state.at[i][v]));
+    });
+    const auto write_factor = [&](int i) { return rows.write[i]; };
+    store_rows(writes, shared.state, write_factor);
+    if constexpr (kRounds) store_rests(writes, shared.state, shared.value, write_factor);
+    if constexpr (!kForBackward) store(read, shared.query);
 #pragma unroll
     for (int k = 0; k < kTiles; ++k) {
       if (k >= x.K_tiles) break;
@@ -202,6 +207,7 @@ __global__ __launch_bounds__(kBlockThreads, 1) void scan(const __grid_constant__
         load_chunk(index + 1);
       }
       multiply<As::transposed, As::stored>(shared.key, shared.state, state.tile[k]);
+      if constexpr (kRounds) multiply<As::transposed, As::stored>(shared.key, shared.value, state.tile[k]);
       __syncthreads();
     }
     if constexpr (!kForBackward) write(shared.query, rows_of<Element>(x.o, chunk, heads.value, x.V), first_v);

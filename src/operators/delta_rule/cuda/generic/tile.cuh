@@ -59,6 +59,18 @@ struct Accumulators {
   __device__ void scale(float factor) {
     scale_rows([&](int) { return factor; });
   }
+
+  /// Adds factor times the other tile.
+  __device__ void add(const Accumulators& x, float factor = 1) {
+#pragma unroll
+    for (int n = 0; n < 4; ++n) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+#pragma unroll
+        for (int side = 0; side < 2; ++side) at[n][half][side] += factor * x.at[n][half][side];
+      }
+    }
+  }
 };
 
 inline __device__ void store_pair(float* to, float first, float second) {
@@ -83,6 +95,17 @@ __device__ void store_rows(Accumulators& from, SharedTile<Element>& to, const Fa
       store_pair(&to.at[row][Accumulators::column(n)], f * from.at[n][half][0], f * from.at[n][half][1]);
     }
   }
+}
+
+/// What rounding left of factor(row) times the accumulators in `rounded`, rounded in its turn.
+template <class Element, class Factor>
+__device__ void store_rests(Accumulators& from, const SharedTile<Element>& rounded, SharedTile<Element>& to,
+                            const Factor& factor) {
+  from.for_each_pair([&](int row, int column, float(&pair)[2]) {
+    const Element* const of = &rounded.at[row][column];
+    const float f = factor(row);
+    store_pair(&to.at[row][column], f * pair[0] - static_cast<float>(of[0]), f * pair[1] - static_cast<float>(of[1]));
+  });
 }
 
 template <class Element>

@@ -66,10 +66,15 @@ struct Arguments {
   Gate step, decay;     ///< beta or beta_logit, g or a
   PerHead b, d, A_log, dt_bias;
   States initial_state, final_state;
-  void* o = nullptr;  ///< [B, T, HV, V]
+  void* o = nullptr;  ///< [B, T, HV, V]; absent: the states alone are wanted
   std::int64_t o_stride[3] = {};
   ChunkMatrices* chunks = nullptr;  ///< [slots, HV]
-  SavedGates* gates = nullptr;      ///< [slots, HV], or absent: not wanted
+  // For the backward pass, of every chunk of every value head; absent: not wanted. Tiles in 16 bits, blocks of 64
+  // columns, as wgmma reads them.
+  SavedGates* gates = nullptr;      ///< [slots, HV]
+  std::uint16_t* states = nullptr;  ///< S^T [slots, HV], a tile of V_rows x K
+  std::uint16_t* writes = nullptr;  ///< Vn^T [slots, HV], a tile of V_rows x 64
+  int V_rows = 0;                   ///< V, rounded up to a multiple of 64
   Sequences sequences;
   bool full_feedback = false, p_of_value_heads = false;
   bool beta_given = false, gated_delta = false, fla = false, l2norm = false;

@@ -2,7 +2,7 @@
 
 #include <cuda_runtime_api.h>
 
-#include "operators/delta_rule/cuda/sm90/arguments.h"
+#include "operators/delta_rule/cuda/sm90/forward.h"
 
 namespace comba::delta_rule::cuda::sm90 {
 
@@ -38,29 +38,23 @@ struct KeyHeadPart {
 /// One call of the backward pass (README.md section 9). Between its kernels pass, of every chunk of every value head,
 /// in 16 bits:
 struct BackwardArguments {
-  Arguments forward;                   ///< inputs, and where prepare leaves its matrices; neither o nor final_state
-  CUtensorMap d_o_slice, d_o;          ///< boxes of 64 tokens and a slice's columns; of 64 columns
-  CUtensorMap d_error_slice, d_error;  ///< of dE [slots * HV, 64, V_rows], the same boxes
-  std::uint16_t* states = nullptr;     ///< S^T [slots, HV], a tile of V_rows x K: blocks of 64 columns, as wgmma reads
-  std::uint16_t* d_states = nullptr;   ///< dS+^T, likewise
-  std::uint16_t* writes = nullptr;     ///< Vn^T [slots, HV], a tile of V_rows x 64
+  Arguments forward;                     ///< inputs, and what the forward pass leaves for this one; no final_state
+  CUtensorMap d_o_slice, d_o;            ///< boxes of 64 tokens and a slice's columns; of 64 columns
+  CUtensorMap d_error_slice, d_error;    ///< of dE [slots * HV, 64, V_rows], the same boxes
+  std::uint16_t* d_states = nullptr;     ///< dS+^T [slots, HV], laid out as the states
   ValueHeadPart* value_parts = nullptr;  ///< [slots, HV]
   KeyHeadPart* key_parts = nullptr;      ///< [slots, H]
-  int V_rows = 0;                        ///< V, rounded up to a multiple of 64
   States d_final_state, d_initial_state;
   RowGradient dq, dk, dv, v;  ///< v: the input, for tokens whose beta is 0
   GateGradient d_step, d_decay;
   PerHeadGradient db, dd, dA_log, ddt_bias;
 };
 
-/// How the kernels along the sequences cut the values.
-enum class BackwardSlices { narrow, wide };  ///< 32 columns a block; 64, or 128 for K <= 128
-
-/// Columns of a slice.
-constexpr int columns_of(BackwardSlices slices) { return slices == BackwardSlices::narrow ? 32 : 64; }
-
-/// Queues all kernels; K is at most `padded_K`, one of 64, 128, 256.
-void launch_backward_bf16(const BackwardArguments& x, int padded_K, BackwardSlices slices, cudaStream_t stream);
-void launch_backward_f16(const BackwardArguments& x, int padded_K, BackwardSlices slices, cudaStream_t stream);
+/// Queues all kernels; K is at most `padded_K`, one of 64, 128, 256. If not `saved`, those of the forward pass that
+/// leave what this one needs come first.
+void launch_backward_bf16(const BackwardArguments& x, int padded_K, SavingSlices slices, bool saved,
+                          cudaStream_t stream);
+void launch_backward_f16(const BackwardArguments& x, int padded_K, SavingSlices slices, bool saved,
+                         cudaStream_t stream);
 
 }  // namespace comba::delta_rule::cuda::sm90

@@ -53,8 +53,8 @@ struct ChunkProducts {
 
   __device__ static int group() { return static_cast<int>(threadIdx.x) / kWarpGroup; }
   __device__ Element* d_o() const { return values; }
-  __device__ Element* d_error() const { return values + y.V_rows * kChunk; }
-  __device__ Element* writes() const { return values + 2 * y.V_rows * kChunk; }
+  __device__ Element* d_error() const { return values + x.V_rows * kChunk; }
+  __device__ Element* writes() const { return values + 2 * x.V_rows * kChunk; }
   __device__ int slabs() const { return (x.V + kSlabRows - 1) / kSlabRows; }
   __device__ std::int64_t index_of(int value) const { return static_cast<std::int64_t>(blockIdx.x) * x.HV + value; }
 
@@ -75,7 +75,7 @@ struct ChunkProducts {
     for (int block = 0; block < blocks; ++block) {
       const int offset = block * 64 * kChunk;
       load_box(y.d_o, shared.values_loaded, d_o() + offset, block * 64, value, chunk.begin, chunk.batch);
-      SM90_BULK_COPY_G2S::copy(y.writes + index * y.V_rows * kChunk + offset, &shared.values_loaded, writes() + offset,
+      SM90_BULK_COPY_G2S::copy(x.writes + index * x.V_rows * kChunk + offset, &shared.values_loaded, writes() + offset,
                                64 * kChunk * sizeof(Element));
       load_box(y.d_error, shared.values_loaded, d_error() + offset, block * 64, 0, 0, static_cast<int>(index));
     }
@@ -85,11 +85,11 @@ struct ChunkProducts {
 
   /// Slab `item` of a value head, of all passes, to a slot of the ring.
   __device__ void load_slab(int item, int slot, int value) const {
-    const std::uint16_t* const from = (item < (kPasses - 1) * slabs() ? y.states : y.d_states) +
-                                      index_of(value) * y.V_rows * kK + item % slabs() * kSlabRows * 64;
+    const std::uint16_t* const from = (item < (kPasses - 1) * slabs() ? x.states : y.d_states) +
+                                      index_of(value) * x.V_rows * kK + item % slabs() * kSlabRows * 64;
     set_barrier_transaction_bytes(shared.full[slot], sizeof(shared.slab[0]));
     for (int block = 0; block < Shape::kGroups; ++block) {
-      SM90_BULK_COPY_G2S::copy(from + static_cast<std::int64_t>(block) * y.V_rows * 64, &shared.full[slot],
+      SM90_BULK_COPY_G2S::copy(from + static_cast<std::int64_t>(block) * x.V_rows * 64, &shared.full[slot],
                                shared.slab[slot] + block * kSlabRows * 64, kSlabRows * 64 * sizeof(Element));
     }
   }
@@ -199,7 +199,7 @@ struct ChunkProducts {
   __device__ float multiply_by_d_state(Columns& c, int value, RingPlace& ring) const {
     float dot = 0;
     clear(c);
-    const auto* states = reinterpret_cast<const uint4*>(y.states + (index_of(value) * kK + group() * 64) * y.V_rows) +
+    const auto* states = reinterpret_cast<const uint4*>(x.states + (index_of(value) * kK + group() * 64) * x.V_rows) +
                          threadIdx.x % kWarpGroup;
     for_each_slab(kPasses - 1, value, ring, [&](int block, int half, Element* slab) {
       warpgroup_fence_operand(c);

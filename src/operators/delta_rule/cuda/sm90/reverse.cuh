@@ -11,6 +11,8 @@
 ///
 /// (README.md section 9.) dS+ and dE go to the workspace. Nothing here needs the states, so this kernel runs beside the
 /// one that brings them back.
+/// fp16: what K^T and Q^T multiply is as small as their rows are long, too small for fp16 where these are 1e4 long. It
+/// and the sums in registers are kept in a unit of the chunk, a power of two.
 ///
 /// Grid: (slices of V, value head, sequence), blocks as in scan.cuh: a producer warpgroup; for each slice a state
 /// warpgroup, whose chain is dS+ | dW | dE | dS+ | ..., and an assistant warpgroup that rounds diag(query) dO ahead
@@ -136,21 +138,35 @@ struct Reverse {
     }
   }
 
+  /// At least 1; the largest factor of a row, times the unit, is below 1 if the unit is not 1. For a warp.
+  static __device__ float unit_of(const ChunkFactors& factors, float strength) {
+    if constexpr (!std::is_same_v<Element, cutlass::half_t>) return 1;
+    float largest = 0;
+    for (int i = threadIdx.x % 32; i < kChunk; i += 32) {
+      largest = fmaxf(largest, fmaxf(fabsf(factors.feedback[i]), fmaxf(1, fabsf(strength)) * factors.query[i]));
+    }
+    // Floats that are not negative are ordered as their bits are.
+    const unsigned exponent = __reduce_max_sync(~0u, __float_as_uint(largest)) >> 23;
+    return __uint_as_float((253 - min(max(exponent, 64u), 126u)) << 23);
+  }
+
   /// What a chunk brings to a thread, besides its tiles.
   struct ChunkInputs {
     int present;  ///< tokens
-    float write[2], error[2], correction[2], decay;
+    float write[2], decay;
+    float unit, error[2], correction[2];  ///< factors times the unit
     std::uint32_t values[2][kSlice / 8];  ///< pairs of d_o where the accumulators of a chunk's rows are
 
     __device__ void load(const Element* d_o, const ChunkFactors& factors, int count, float strength) {
       present = count;
       decay = factors.decay;
+      unit = unit_of(factors, strength);
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         const int row = first_row() + 8 * half;
         write[half] = factors.write[row];
-        error[half] = factors.feedback[row] * factors.beta[row];
-        correction[half] = strength * factors.query[row];
+        error[half] = unit * factors.feedback[row] * factors.beta[row];
+        correction[half] = unit * strength * factors.query[row];
       }
       load_pairs(d_o, values);
     }
@@ -178,6 +194,7 @@ struct Reverse {
     const int chunks = sequence.chunks();
     const float strength = KeyHead(x, head / x.group).strength;
     State state;
+    float unit = 1;  // of the state
     clear(state);
     load_state<kK, kSlice>(x, y.d_final_state, n, head, first_v(group), state);
     RingPlace ring, query;
@@ -205,7 +222,7 @@ struct Reverse {
       }
       Rows rows;
       if (!first) barrier_wait(barrier.state_read(), 2 * kWarpGroup);
-      store_transposed<Element, kK, kSlice>(state, slice.state);
+      store_transposed<Element, kK, kSlice>(state, slice.state, [&](int) { return 1 / unit; });
       fence_async();
       barrier_wait(barrier.state_warps(), kWarpGroup);
       multiply(FromTile{}, tile<Element, kChunk, kK>(stage.k), tile<Element, kSlice, kK>(slice.state), rows,
@@ -237,7 +254,8 @@ struct Reverse {
                    narrow_transposed(stage.d_o[group]), rows, GMMA::ScaleOut::One);
       warpgroup_commit_batch();
 #pragma unroll
-      for (int i = 0; i < size(state); ++i) state(i) *= inputs.decay;
+      for (int i = 0; i < size(state); ++i) state(i) *= inputs.decay * (inputs.unit / unit);
+      unit = inputs.unit;
       wait_barrier(control.scaled, ring.phase);
       wait_barrier(query_control.full, query.phase);
       multiply(FromTransposed{}, transposed<Element, kChunk, kK>(q), tile<Element, kSlice, kChunk>(stage.scaled[group]),
@@ -275,6 +293,8 @@ struct Reverse {
       release(control.empty);
       release(query_control.empty);
     }
+#pragma unroll
+    for (int i = 0; i < size(state); ++i) state(i) *= 1 / unit;
     store_state<kK, kSlice>(x, y.d_initial_state, n, head, first_v(group), state);
   }
 
@@ -285,17 +305,18 @@ struct Reverse {
     return make_tensor(make_smem_ptr(tile), tile_to_shape(Atom{}, cute::Shape<Int<kSlice>, Int<kChunk>>{}));
   }
 
-  /// diag(query) dO of a chunk, rounded.
-  __device__ void scale(int chunk, int stage, int phase, int group) const {
+  /// diag(query) dO of a chunk, in its unit, rounded.
+  __device__ void scale(int chunk, int stage, int phase, int group, float strength) const {
     auto& control = shared.control[stage];
     wait_barrier(control.full, phase);
     std::uint32_t values[2][kSlice / 8];
     load_pairs(shared.stage[stage].d_o[group], values);
+    const float unit = unit_of(control.factors, strength);
     Rows rows;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const int row = first_row() + 8 * half;
-      const float query = control.factors.query[row];
+      const float query = unit * control.factors.query[row];
       const bool absent = row >= count(chunk);
 #pragma unroll
       for (int c = 0; c < kSlice / 8; ++c) {
@@ -317,14 +338,15 @@ struct Reverse {
     const int chunks = sequence.chunks();
     const bool stores = threadIdx.x % kWarpGroup == 0;
     RingPlace ring, next;
-    if (chunks > 0) scale(chunks - 1, 0, 0, group);
+    const float strength = KeyHead(x, head / x.group).strength;
+    if (chunks > 0) scale(chunks - 1, 0, 0, group, strength);
     for (int chunk = chunks - 1; chunk >= 0; --chunk, ring = next) {
       const std::int64_t index = index_of(chunk);
       next.template advance<Shape::kStages>();
-      if (chunk > 0) scale(chunk - 1, next.stage, next.phase, group);
+      if (chunk > 0) scale(chunk - 1, next.stage, next.phase, group, strength);
       barrier_wait(barrier.state_written(), 2 * kWarpGroup);
       if (stores)
-        store_tile_rows<kK, kSlice>(slice.state, y.d_states + index * y.V_rows * kK, y.V_rows, first_v(group));
+        store_tile_rows<kK, kSlice>(slice.state, y.d_states + index * x.V_rows * kK, x.V_rows, first_v(group));
       __syncwarp();
       if (chunk > 0) barrier_arrive(barrier.state_read(), 2 * kWarpGroup);
       barrier_wait(barrier.write_written(), 2 * kWarpGroup);

@@ -36,6 +36,9 @@ __device__ void share_out(const Work& work) {
   if (role == 0) {
     cutlass::arch::warpgroup_reg_dealloc<Shape::kProducerRegisters>();
     if (threadIdx.x == 0) work.produce();
+    if constexpr (requires { work.save(); }) {
+      if (Shape::kSaves && threadIdx.x / 32 == 1) work.save();
+    }
   } else if (role <= Shape::kGroups) {
     cutlass::arch::warpgroup_reg_alloc<Shape::kStateRegisters>();
     work.advance_state(Shape::kGroups == 1 ? 0 : role - 1);

@@ -1,8 +1,10 @@
 #pragma once
 
+#include "operators/delta_rule/cuda/sm90/bulk_store.cuh"
 #include "operators/delta_rule/cuda/sm90/gates.cuh"
 #include "operators/delta_rule/cuda/sm90/rest.cuh"
 #include "operators/delta_rule/cuda/sm90/ring.cuh"
+#include "operators/delta_rule/cuda/sm90/scan_shape.cuh"
 #include "operators/delta_rule/cuda/sm90/state_memory.cuh"
 #include "operators/delta_rule/cuda/sm90/tiles.cuh"
 
@@ -20,59 +22,11 @@
 ///     a state warpgroup    X | E | Vn | S | X | E | ...       the serial chain, as short as it gets
 ///     an output warpgroup    Q S | R M E | store |  ...       beside it, one step behind
 ///
-/// Both read S and E, rounded to 16 bits, in shared memory, transposed: columns of V are rows of the tiles.
+/// Both read S and E, rounded to 16 bits, in shared memory, transposed: columns of V are rows of the tiles. For the
+/// backward pass a second warp of the producer's sends S and Vn to the workspace as they lie there; if that is all that
+/// is wanted, there are no outputs.
 /// Shared memory: a ring of 2 to 4 chunks, one of p, S, E and what rounding leaves of Vn.
 namespace comba::delta_rule::cuda::sm90 {
-
-template <class Element_, int kK_, int kSlice_, int kGroups_, bool kFullFeedback_>
-struct ScanShape {
-  using Element = Element_;
-  static constexpr int kK = kK_, kSlice = kSlice_, kGroups = kGroups_;
-  static constexpr bool kFullFeedback = kFullFeedback_;
-  static constexpr bool kKeepsWrites = false;  ///< hands Vn to the warpgroup beside the state's in place of E
-  static constexpr int kThreads = kWarpGroup * (1 + 2 * kGroups);
-
-  // Registers a thread; together no more than a launch gives all warpgroups.
-  static constexpr int kProducerRegisters = 24;
-  static constexpr int kStateRegisters = kGroups == 2 ? 144 : 240;
-  static constexpr int kAssistantRegisters = kGroups == 2 ? 80 : 160;
-
-  struct Stage {
-    Element q[kChunk * kK], k[kChunk * kK];
-    Element v[kGroups][kChunk * kSlice];  ///< later diag(write) Vn
-    Element inverse[kChunk * kChunk], read[kChunk * kChunk];
-  };
-  struct Slice {
-    Element state[kSlice * kK];
-    Element error[kSlice * kChunk];  ///< later the output
-    Element rest[kSlice * kChunk];   ///< of diag(write) Vn; half of it is used
-  };
-  struct Control {
-    ChunkFactors factors;
-    std::uint64_t full, empty;
-  };
-  struct Feedback {
-    Element p[kChunk * kK];
-  };
-  struct FeedbackControl {
-    std::uint64_t full, empty;
-  };
-  static constexpr int kSharedBytes = 227 * 1024;
-  static constexpr int kFeedbackStages = !kFullFeedback ? 0 : kK == 256 ? 1 : 2;
-  static constexpr int kFitting =
-      (kSharedBytes - kGroups * sizeof(Slice) - kFeedbackStages * (sizeof(Feedback) + sizeof(FeedbackControl))) /
-      (sizeof(Stage) + sizeof(Control));
-  static constexpr int kStages = kFitting < 4 ? kFitting : 4;
-  static_assert(kStages >= 2);
-  struct Shared {
-    Slice slice[kGroups];
-    Stage stage[kStages];
-    cute::array<Feedback, kFeedbackStages> feedback;
-    Control control[kStages];
-    cute::array<FeedbackControl, kFeedbackStages> feedback_control;
-  };
-  static_assert(sizeof(Shared) <= kSharedBytes);
-};
 
 template <class Shape>
 struct Scan {
@@ -85,6 +39,7 @@ struct Scan {
   using FromTransposed = Product<Element, kSlice, GMMA::Major::MN>;
   using State = Accumulators<kK, kSlice>;
   using Rows = Accumulators<kChunk, kSlice>;
+  static constexpr int kStateThreads = 2 * kWarpGroup + (Shape::kSaves ? 32 : 0);  ///< who writes or reads S
 
   const Arguments& x;
   Shared& shared;
@@ -93,27 +48,37 @@ struct Scan {
 
   __device__ int count(int chunk) const { return min(kChunk, sequence.end - sequence.begin - chunk * kChunk); }
 
+  __device__ int first_v(int group) const { return (blockIdx.x * Shape::kGroups + group) * kSlice; }
+  __device__ bool has_output() const { return !Shape::kSaves || x.o != nullptr; }
+
+  /// Where a chunk stands in arrays [slots, HV].
+  __device__ std::int64_t index_of(int chunk) const {
+    return static_cast<std::int64_t>(sequence.slot + chunk) * x.HV + head;
+  }
+
   __device__ void produce() const {
     const int chunks = sequence.chunks(), key = head / x.group;
+    const int bytes =
+        sizeof(Stage) + sizeof(ChunkFactors) - (has_output() ? 0 : sizeof(Stage::q) + sizeof(Stage::read));
     RingPlace at, feedback_at;
     wait_for_kernel_before();
+    if (!has_output()) let_next_kernel_start();  // of the backward pass: it needs the kernel before this one only
     for (int chunk = 0; chunk < chunks; ++chunk, at.template advance<Shape::kStages>()) {
       Stage& stage = shared.stage[at.stage];
       auto& [factors, full, empty] = shared.control[at.stage];
       wait_barrier(empty, at.phase ^ 1);
-      set_barrier_transaction_bytes(full, sizeof(stage) + sizeof(factors));
+      set_barrier_transaction_bytes(full, bytes);
       const int token = sequence.begin + chunk * kChunk;
-      const auto& matrices = x.chunks[static_cast<std::int64_t>(sequence.slot + chunk) * x.HV + head];
+      const auto& matrices = x.chunks[index_of(chunk)];
       for (int column = 0; column < kK; column += 64) {
         load_box(x.k, full, stage.k + kChunk * column, column, key, token, sequence.batch);
       }
       for (int group = 0; group < Shape::kGroups; ++group) {
-        const int column = (blockIdx.x * Shape::kGroups + group) * kSlice;
-        load_box(x.v, full, stage.v[group], column, head, token, sequence.batch);
+        load_box(x.v, full, stage.v[group], first_v(group), head, token, sequence.batch);
       }
-      SM90_BULK_COPY_G2S::copy(matrices.inverse, &full, stage.inverse, 2 * sizeof(stage.inverse));
+      SM90_BULK_COPY_G2S::copy(matrices.inverse, &full, stage.inverse, (has_output() ? 2 : 1) * sizeof(stage.inverse));
       SM90_BULK_COPY_G2S::copy(&matrices.factors, &full, &factors, sizeof(factors));
-      for (int column = 0; column < kK; column += 64) {
+      for (int column = 0; has_output() && column < kK; column += 64) {
         load_box(x.q, full, stage.q + kChunk * column, column, key, token, sequence.batch);
       }
       if constexpr (Shape::kFullFeedback) {
@@ -202,10 +167,10 @@ struct Scan {
   __device__ void advance_state(int group) const {
     auto& slice = shared.slice[group];
     const SliceBarriers barrier(group);
-    const int first_v = (blockIdx.x * Shape::kGroups + group) * kSlice, chunks = sequence.chunks();
+    const int chunks = sequence.chunks();
     State state;
     clear(state);
-    load_state<kK, kSlice>(x, x.initial_state, n, head, first_v, state);
+    load_state<kK, kSlice>(x, x.initial_state, n, head, first_v(group), state);
     RingPlace ring, feedback_ring;
     ChunkInputs inputs;
     const auto load_inputs = [&](int chunk) {
@@ -217,20 +182,20 @@ struct Scan {
     for (int chunk = 0; chunk < chunks; ++chunk) {
       const int place = ring.stage;
       Stage& stage = shared.stage[place];
-      if (chunk > 0) barrier_wait(barrier.state_read(), 2 * kWarpGroup);
+      if (chunk > 0) barrier_wait(barrier.state_read(), kStateThreads);
       store_transposed<Element, kK, kSlice>(state, slice.state);
       fence_async();
       barrier_wait(barrier.state_warps(), kWarpGroup);
       Rows rows;
       multiply_feedback(stage, slice.state, feedback_ring, rows);
-      barrier_arrive(barrier.state_written(), 2 * kWarpGroup);  // not before: this product is the one to wait for
+      barrier_arrive(barrier.state_written(), kStateThreads);  // not before: this product is the one to wait for
 
       inputs.to_error(rows);
       if (inputs.present < kChunk) {
         replace_absent_rows<Element, kK>(stage.k, inputs.present);
         fence_async();
       }
-      if (!Shape::kKeepsWrites && chunk > 0) barrier_wait(barrier.write_read(), 2 * kWarpGroup);
+      if (chunk > 0) barrier_wait(barrier.write_read(), 2 * kWarpGroup);
       store_transposed<Element, kChunk, kSlice>(rows, slice.error);
       fence_async();
       barrier_wait(barrier.state_warps(), kWarpGroup);
@@ -240,36 +205,88 @@ struct Scan {
 #pragma unroll
       for (int i = 0; i < size(state); ++i) state(i) *= inputs.decay;
       wait_for_products(rows);
-      if (!Shape::kKeepsWrites) barrier_arrive(barrier.write_written(), 2 * kWarpGroup);
+      barrier_arrive(barrier.write_written(), 2 * kWarpGroup);
 
       std::uint32_t rest[kSlice / 8];
       store_transposed<Element, kSlice>(
           rows, stage.v[group], [&](int half) { return inputs.write[half]; }, rest);
       store_rest<Element, kSlice>(rest, slice.rest);
-      if constexpr (Shape::kKeepsWrites) {
-        if (chunk > 0) barrier_wait(barrier.write_read(), 2 * kWarpGroup);
-        store_transposed<Element, kChunk, kSlice>(rows, slice.writes);
-      }
       fence_async();
       barrier_wait(barrier.state_warps(), kWarpGroup);
-      if (Shape::kKeepsWrites) barrier_arrive(barrier.write_written(), 2 * kWarpGroup);
       multiply(FromTransposed{}, transposed<Element, kChunk, kK>(stage.k),
                tile<Element, kSlice, kChunk>(stage.v[group]), state, GMMA::ScaleOut::One);
       multiply(FromTransposed{}, transposed_rows_of_rest<Element, kK>(stage.k),
                tile_of_rest<Element, kSlice>(slice.rest), state, GMMA::ScaleOut::One);
+      if constexpr (Shape::kSaves) {
+        store_transposed<Element, kChunk, kSlice>(rows, writes_of(place, group));
+        fence_async();
+        release(shared.writes_kept[place]);
+      }
       ring.template advance<Shape::kStages>();
       if (chunk + 1 < chunks) load_inputs(chunk + 1);
       wait_for_products(state);
       release(shared.control[place].empty);
     }
-    store_state<kK, kSlice>(x, x.final_state, n, head, first_v, state);
+    store_state<kK, kSlice>(x, x.final_state, n, head, first_v(group), state);
+  }
+
+  /// Where a stage has Vn of a slice: in a place of its own, or in that of M - I, which the only slice has used.
+  __device__ Element* writes_of(int stage, int group) const {
+    if constexpr (Shape::kOwnWrites) {
+      return shared.writes[stage].slice[group];
+    } else {
+      return shared.stage[stage].inverse;
+    }
+  }
+
+  /// Sends S and Vn of all slices to the workspace; one warp.
+  __device__ void save() const {
+    const int chunks = sequence.chunks();
+    const bool stores = threadIdx.x % 32 == 0;
+    RingPlace ring;
+    for (int chunk = 0; chunk < chunks; ++chunk, ring.template advance<Shape::kStages>()) {
+      const std::int64_t first_row = index_of(chunk) * x.V_rows;
+      for (int group = 0; group < Shape::kGroups; ++group) {
+        const SliceBarriers barrier(group);
+        barrier_wait(barrier.state_written(), kStateThreads);
+        if (stores) {
+          store_tile_rows<kK, kSlice>(shared.slice[group].state, x.states + first_row * kK, x.V_rows, first_v(group));
+        }
+        __syncwarp();
+        if (chunk + 1 < chunks) barrier_arrive(barrier.state_read(), kStateThreads);
+      }
+      wait_barrier(shared.writes_kept[ring.stage], ring.phase);
+      for (int group = 0; group < Shape::kGroups; ++group) {
+        if (stores) {
+          store_tile_rows<kChunk, kSlice>(writes_of(ring.stage, group), x.writes + first_row * kChunk, x.V_rows,
+                                          first_v(group));
+        }
+      }
+      release(shared.control[ring.stage].empty);
+    }
+    if (stores) wait_for_stores();
+  }
+
+  /// Keeps step with the state where no output is wanted.
+  __device__ void skip_output(int group) const {
+    const SliceBarriers barrier(group);
+    const int chunks = sequence.chunks();
+    RingPlace ring;
+    for (int chunk = 0; chunk < chunks; ++chunk, ring.template advance<Shape::kStages>()) {
+      barrier_wait(barrier.state_written(), kStateThreads);
+      if (chunk + 1 < chunks) barrier_arrive(barrier.state_read(), kStateThreads);
+      barrier_wait(barrier.write_written(), 2 * kWarpGroup);
+      release(shared.control[ring.stage].empty);
+      if (chunk + 1 < chunks) barrier_arrive(barrier.write_read(), 2 * kWarpGroup);
+    }
   }
 
   /// Writes the output.
   __device__ void assist(int group) const {
+    if (!has_output()) return skip_output(group);
     auto& slice = shared.slice[group];
     const SliceBarriers barrier(group);
-    const int first_v = (blockIdx.x * Shape::kGroups + group) * kSlice, chunks = sequence.chunks();
+    const int chunks = sequence.chunks();
     const float strength = KeyHead(x, head / x.group).strength;
     const bool corrected_by_p = Shape::kFullFeedback && x.fla;
     RingPlace ring, feedback_ring;
@@ -277,7 +294,7 @@ struct Scan {
       Stage& stage = shared.stage[ring.stage];
       const ChunkFactors& factors = shared.control[ring.stage].factors;
       wait_barrier(shared.control[ring.stage].full, ring.phase);
-      barrier_wait(barrier.state_written(), 2 * kWarpGroup);
+      barrier_wait(barrier.state_written(), kStateThreads);
       const Tensor state = tile<Element, kSlice, kK>(slice.state);
       Rows rows;
       if (strength == 0) {
@@ -296,7 +313,7 @@ struct Scan {
 #pragma unroll
       for (int half = 0; half < 2; ++half) query[half] = factors.query[first_row() + 8 * half];
       wait_for_products(rows);
-      if (chunk + 1 < chunks) barrier_arrive(barrier.state_read(), 2 * kWarpGroup);
+      if (chunk + 1 < chunks) barrier_arrive(barrier.state_read(), kStateThreads);
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
 #pragma unroll
@@ -310,7 +327,7 @@ struct Scan {
       wait_for_products(rows);
       release(shared.control[ring.stage].empty);
       barrier_wait(barrier.output_warps(), kWarpGroup);  // nobody reads E any more: its place takes the output
-      store_rows(rows, slice.error, sequence.begin + chunk * kChunk, count(chunk), first_v);
+      store_rows(rows, slice.error, sequence.begin + chunk * kChunk, count(chunk), first_v(group));
       if (chunk + 1 < chunks) barrier_arrive(barrier.write_read(), 2 * kWarpGroup);
     }
   }
@@ -342,8 +359,9 @@ __global__ __launch_bounds__(Shape::kThreads, 1) void scan(const __grid_constant
   if (threadIdx.x == 0) {
     for (auto& control : shared.control) {
       initialize_barrier(control.full, 1);
-      initialize_barrier(control.empty, 2 * Shape::kGroups * kWarpGroup / 32);
+      initialize_barrier(control.empty, 2 * Shape::kGroups * kWarpGroup / 32 + Shape::kSaves);
     }
+    for (std::uint64_t& kept : shared.writes_kept) initialize_barrier(kept, Shape::kGroups * kWarpGroup / 32);
     for (int i = 0; i < Shape::kFeedbackStages; ++i) {
       initialize_barrier(shared.feedback_control[i].full, 1);
       initialize_barrier(shared.feedback_control[i].empty, (x.fla ? 2 : 1) * Shape::kGroups * kWarpGroup / 32);

@@ -62,7 +62,7 @@ SliceChoice with_feedback(const Problem& x, SliceChoice wish) {
   return wish.columns == 64 && wish.groups == 1 ? SliceChoice{32, 1} : wish;
 }
 
-Arguments arguments(const Problem& x, const DeltaRuleForward& args, Workspace workspace, SliceChoice slices) {
+Arguments arguments(const Problem& x, const DeltaRuleForward& args, SliceChoice slices) {
   const DeltaRuleInputs& in = x.in;
   Arguments a;
   a.q = tensor_map(in.q, 64);
@@ -79,7 +79,6 @@ Arguments arguments(const Problem& x, const DeltaRuleForward& args, Workspace wo
   a.final_state = states(args.final_state);
   a.o = args.o.data;
   std::copy_n(args.o.strides.begin(), 3, a.o_stride);
-  a.chunks = static_cast<ChunkMatrices*>(workspace.data);
   a.sequences = sequences(x);
   a.full_feedback = in.p.given();
   a.p_of_value_heads = x.P_heads == x.HV;
@@ -138,51 +137,94 @@ std::string refusal(const Problem& x) {
   return state_refusal(x.in.initial_state);
 }
 
+/// Parts of memory, one after the other.
+struct Parts {
+  std::int64_t bytes = 0;
+
+  /// Where a part of `size` begins.
+  std::int64_t take(std::int64_t size) {
+    const std::int64_t begin = bytes;
+    bytes += (size + 127) / 128 * 128;
+    return begin;
+  }
+};
+
+std::byte* part(Workspace of, std::int64_t begin) { return static_cast<std::byte*>(of.data) + begin; }
+
+std::int64_t chunks_of(const Problem& x) { return sequences(x).slots * x.HV; }
+std::int64_t V_rows_of(const Problem& x) { return (x.V + 63) / 64 * 64; }
+
+/// What the forward pass leaves for the backward pass.
+struct SavedParts : Parts {
+  std::int64_t matrices, gates, states, writes;  ///< where they begin
+
+  explicit SavedParts(const Problem& x) {
+    const std::int64_t chunks = chunks_of(x), V_rows = V_rows_of(x);
+    matrices = take(chunks * static_cast<std::int64_t>(sizeof(ChunkMatrices)));
+    gates = take(chunks * kSavedGatesBytes);
+    states = take(chunks * V_rows * padded(x.K) * 2);
+    writes = take(chunks * V_rows * kChunk * 2);
+  }
+
+  void give_to(Arguments& a, const Problem& x, Workspace saved) const {
+    a.chunks = reinterpret_cast<ChunkMatrices*>(part(saved, matrices));
+    a.gates = reinterpret_cast<SavedGates*>(part(saved, gates));
+    a.states = reinterpret_cast<std::uint16_t*>(part(saved, states));
+    a.writes = reinterpret_cast<std::uint16_t*>(part(saved, writes));
+    a.V_rows = static_cast<int>(V_rows_of(x));
+  }
+};
+
+/// Those that pass between its kernels.
+struct BackwardParts : Parts {
+  std::int64_t d_states, d_errors, value_parts, key_parts;  ///< where they begin
+
+  explicit BackwardParts(const Problem& x) {
+    const std::int64_t chunks = chunks_of(x), V_rows = V_rows_of(x);
+    d_states = take(chunks * V_rows * padded(x.K) * 2);
+    d_errors = take(chunks * V_rows * kChunk * 2);
+    value_parts = take(chunks * static_cast<std::int64_t>(sizeof(ValueHeadPart)));
+    key_parts = take(sequences(x).slots * x.H * static_cast<std::int64_t>(sizeof(KeyHeadPart)));
+  }
+};
+
+std::int64_t saved_bytes(const Problem& x) { return x.in.p.given() ? 0 : SavedParts(x).bytes; }
+
+/// Whether the call leaves them, or finds them.
+bool has_saved(const Problem& x) { return x.saved_bytes > 0 && saved_bytes(x) > 0; }
+
 std::int64_t workspace(const Problem& x) {
-  return sequences(x).slots * x.HV * static_cast<std::int64_t>(sizeof(ChunkMatrices));
+  return has_saved(x) ? 0 : chunks_of(x) * static_cast<std::int64_t>(sizeof(ChunkMatrices));
+}
+
+std::int64_t backward_workspace(const Problem& x) {
+  return BackwardParts(x).bytes + (has_saved(x) ? 0 : SavedParts(x).bytes);
+}
+
+/// Wide slices read q and k less often; narrow ones give more blocks.
+SavingSlices choose_saving_slices(const Problem& x) {
+  const std::int64_t slices = (x.V + 63) / 64;
+  const bool pairs = padded(x.K) <= 128;
+  if (pairs && slices % 2 != 0) return SavingSlices::narrow;
+  const std::int64_t blocks = x.N * x.HV * (pairs ? slices / 2 : slices);
+  return blocks * 10 >= num_multiprocessors() * 9 ? SavingSlices::wide : SavingSlices::narrow;
 }
 
 void forward(const Problem& x, const DeltaRuleForward& args, Workspace workspace) {
   if (x.N == 0) return;
-  const SliceChoice wish = choose_slices(x), slices = x.in.p.given() ? with_feedback(x, wish) : wish;
-  const auto launch = x.in.q.dtype == DType::bf16 ? launch_forward_bf16 : launch_forward_f16;
-  launch(arguments(x, args, workspace, slices), padded(x.K), slices, x.execution.stream);
-}
-
-/// The parts of the workspace of backward, one after the other.
-struct BackwardPlan {
-  std::int64_t chunks, V_rows, bytes = 0;
-  std::int64_t matrices, gates, states, d_states, writes, d_errors, value_parts, key_parts;  ///< where they begin
-
-  explicit BackwardPlan(const Problem& x) {
-    const std::int64_t slots = sequences(x).slots, K = padded(x.K);
-    chunks = slots * x.HV;
-    V_rows = (x.V + 63) / 64 * 64;
-    const auto take = [&](std::int64_t size) {
-      const std::int64_t begin = bytes;
-      bytes += (size + 127) / 128 * 128;
-      return begin;
-    };
-    matrices = take(chunks * static_cast<std::int64_t>(sizeof(ChunkMatrices)));
-    gates = take(chunks * kSavedGatesBytes);
-    states = take(chunks * V_rows * K * 2);
-    d_states = take(chunks * V_rows * K * 2);
-    writes = take(chunks * V_rows * kChunk * 2);
-    d_errors = take(chunks * V_rows * kChunk * 2);
-    value_parts = take(chunks * static_cast<std::int64_t>(sizeof(ValueHeadPart)));
-    key_parts = take(slots * x.H * static_cast<std::int64_t>(sizeof(KeyHeadPart)));
+  const bool is_bf16 = x.in.q.dtype == DType::bf16;
+  if (has_saved(x)) {
+    const SavingSlices slices = choose_saving_slices(x);
+    Arguments a = arguments(x, args, {columns_of(slices), 1});
+    SavedParts(x).give_to(a, x, args.saved);
+    const auto launch = is_bf16 ? launch_saving_forward_bf16 : launch_saving_forward_f16;
+    return launch(a, padded(x.K), slices, x.execution.stream);
   }
-};
-
-std::int64_t backward_workspace(const Problem& x) { return BackwardPlan(x).bytes; }
-
-/// Wide slices read q and k less often; narrow ones give more blocks.
-BackwardSlices choose_backward_slices(const Problem& x) {
-  const std::int64_t slices = (x.V + 63) / 64;
-  const bool pairs = padded(x.K) <= 128;
-  if (pairs && slices % 2 != 0) return BackwardSlices::narrow;
-  const std::int64_t blocks = x.N * x.HV * (pairs ? slices / 2 : slices);
-  return blocks * 10 >= num_multiprocessors() * 9 ? BackwardSlices::wide : BackwardSlices::narrow;
+  const SliceChoice wish = choose_slices(x), slices = x.in.p.given() ? with_feedback(x, wish) : wish;
+  Arguments a = arguments(x, args, slices);
+  a.chunks = static_cast<ChunkMatrices*>(workspace.data);
+  const auto launch = is_bf16 ? launch_forward_bf16 : launch_forward_f16;
+  launch(a, padded(x.K), slices, x.execution.stream);
 }
 
 RowGradient row_gradient(const View& view) { return {view.data, {view.strides[0], view.strides[1], view.strides[2]}}; }
@@ -195,24 +237,21 @@ PerHeadGradient per_head_gradient(const View& view) { return {static_cast<float*
 
 void backward(const Problem& x, const DeltaRuleBackward& args, Workspace workspace) {
   if (x.N == 0) return;
-  const BackwardSlices slices = choose_backward_slices(x);
+  const SavingSlices slices = choose_saving_slices(x);
   const int columns = columns_of(slices);
-  const BackwardPlan plan(x);
-  const auto part = [&](std::int64_t begin) { return static_cast<std::byte*>(workspace.data) + begin; };
+  const BackwardParts parts(x);
+  const bool saved = has_saved(x);
   BackwardArguments a;
-  a.forward = arguments(x, {}, {part(plan.matrices), 0}, {columns, 1});
-  a.forward.gates = reinterpret_cast<SavedGates*>(part(plan.gates));
+  a.forward = arguments(x, {}, {columns, 1});
+  SavedParts(x).give_to(a.forward, x, saved ? args.saved : Workspace{part(workspace, parts.bytes), 0});
   a.d_o_slice = tensor_map(args.do_, columns);
   a.d_o = tensor_map(args.do_, 64);
-  const View d_errors(part(plan.d_errors), x.in.q.dtype, {plan.chunks, kChunk, 1, plan.V_rows});
+  const View d_errors(part(workspace, parts.d_errors), x.in.q.dtype, {chunks_of(x), kChunk, 1, V_rows_of(x)});
   a.d_error_slice = tensor_map(d_errors, columns);
   a.d_error = tensor_map(d_errors, 64);
-  a.states = reinterpret_cast<std::uint16_t*>(part(plan.states));
-  a.d_states = reinterpret_cast<std::uint16_t*>(part(plan.d_states));
-  a.writes = reinterpret_cast<std::uint16_t*>(part(plan.writes));
-  a.value_parts = reinterpret_cast<ValueHeadPart*>(part(plan.value_parts));
-  a.key_parts = reinterpret_cast<KeyHeadPart*>(part(plan.key_parts));
-  a.V_rows = static_cast<int>(plan.V_rows);
+  a.d_states = reinterpret_cast<std::uint16_t*>(part(workspace, parts.d_states));
+  a.value_parts = reinterpret_cast<ValueHeadPart*>(part(workspace, parts.value_parts));
+  a.key_parts = reinterpret_cast<KeyHeadPart*>(part(workspace, parts.key_parts));
   a.d_final_state = states(args.d_final_state);
   a.d_initial_state = states(args.d_initial_state);
   a.dq = row_gradient(args.dq);
@@ -226,7 +265,7 @@ void backward(const Problem& x, const DeltaRuleBackward& args, Workspace workspa
   a.dA_log = per_head_gradient(args.dA_log);
   a.ddt_bias = per_head_gradient(args.ddt_bias);
   const auto launch = x.in.q.dtype == DType::bf16 ? launch_backward_bf16 : launch_backward_f16;
-  launch(a, padded(x.K), slices, x.execution.stream);
+  launch(a, padded(x.K), slices, saved, x.execution.stream);
 }
 
 }  // namespace
@@ -238,7 +277,7 @@ void force_slice_columns(int columns) {
 }
 
 Implementation implementation() {
-  return {"cuda.sm90", refusal, workspace, backward_workspace, nullptr, forward, backward, nullptr};
+  return {"cuda.sm90", refusal, workspace, backward_workspace, nullptr, forward, backward, nullptr, saved_bytes};
 }
 
 }  // namespace comba::delta_rule::cuda::sm90
