@@ -79,7 +79,7 @@ int run(int argc, char** argv) {
   as_json->needs(program.set_version_flag("--version", version, "Show the version and how it was built"));
   program.get_formatter()->column_width(36);
   for (const auto add : {register_data, register_train, register_eval, register_generate, register_inspect,
-                         register_logits, register_bench, register_completion}) {
+                         register_logits, register_mqar, register_task, register_bench, register_completion}) {
     add(program);
   }
   try {

@@ -2,63 +2,20 @@
 
 #include <torch/nn/modules/container/modulelist.h>
 
-#include <algorithm>
-
 #include "base/message.h"
 #include "models/initialization.h"
+#include "models/make_mixer.h"
 #include "nn/block.h"
 #include "nn/linear.h"
-#include "nn/mixers/attention.h"
-#include "nn/mixers/comba.h"
-#include "nn/mixers/gated_deltanet.h"
 #include "nn/recompute.h"
 #include "nn/rms_norm.h"
 
 namespace comba::models {
 namespace {
 
-std::shared_ptr<nn::Mixer> make_attention(const ModelConfig& config, const at::TensorOptions& tensor_options) {
-  const nn::AttentionOptions options{
-      .hidden_size = config.hidden_size,
-      .num_heads = config.attn->num_heads,
-      .num_kv_heads = config.attn->num_kv_heads,
-      .qkv_bias = config.attn->qkv_bias,
-      .window_size = config.attn->window_size,
-      .rope_theta = config.attn->rope_theta,
-  };
-  return std::make_shared<nn::AttentionMixer>(options, tensor_options);
-}
-
-std::shared_ptr<nn::Mixer> make_comba(const ModelConfig& config, const at::TensorOptions& tensor_options) {
-  nn::CombaOptions options{
-      .hidden_size = config.hidden_size,
-      .num_heads = config.num_heads,
-      .num_v_heads = config.num_v_heads,
-      .head_k_dim = config.head_dim,
-      .head_v_dim = config.head_v_dim(),
-      .conv_size = config.conv_size,
-      .norm_eps = config.norm_eps,
-      .delta_rule = {},
-      .use_short_conv = config.use_short_conv,
-      .use_output_gate = config.use_output_gate,
-      .use_output_correction = config.use_output_correction,
-      .use_inner_decay = config.use_inner_decay,
-  };
-  options.delta_rule.convention = config.convention == "paper" ? Convention::paper : Convention::fla;
-  if (config.rule == "iplr") {
-    options.delta_rule.rule = Rule::gated_delta;
-    options.delta_rule.beta_scale = 2.0f;
-  }
-  if (config.model_type == "gated_deltanet") options = nn::as_gated_deltanet(options, config.allow_neg_eigval);
-  return std::make_shared<nn::CombaMixer>(options, tensor_options);
-}
-
 std::shared_ptr<nn::Block> make_block(const ModelConfig& config, int64_t layer, const at::TensorOptions& options) {
-  const bool is_attention =
-      config.attn && std::count(config.attn->layers.begin(), config.attn->layers.end(), layer) > 0;
-  auto mixer = is_attention ? make_attention(config, options) : make_comba(config, options);
-  return std::make_shared<nn::Block>(std::move(mixer), config.hidden_size, config.intermediate_size, config.norm_eps,
-                                     options);
+  return std::make_shared<nn::Block>(make_mixer(config, layer, options), config.hidden_size, config.intermediate_size,
+                                     config.norm_eps, options);
 }
 
 /// Parameter: weight [vocab, D].

@@ -25,8 +25,11 @@ at::Tensor AttentionMixer::forward(const at::Tensor& x, const TokenSpan& span, L
   const auto split_heads = [&](const at::Tensor& projected) {
     return projected.unflatten(-1, {-1, head_dim_}).transpose(1, 2);
   };
-  const at::Tensor q = rotary_embedding(split_heads(q_proj_->forward(x)), positions, options_.rope_theta);
-  at::Tensor k = rotary_embedding(split_heads(k_proj_->forward(x)), positions, options_.rope_theta);
+  const auto rotated = [&](const at::Tensor& heads) {
+    return options_.rope_theta ? rotary_embedding(heads, positions, *options_.rope_theta) : heads;
+  };
+  const at::Tensor q = rotated(split_heads(q_proj_->forward(x)));
+  at::Tensor k = rotated(split_heads(k_proj_->forward(x)));
   at::Tensor v = split_heads(v_proj_->forward(x));  // [B, num_kv_heads, T, head dim]
   if (state != nullptr) {
     k = at::cat({state->tensors[0], k}, /*dim=*/2);

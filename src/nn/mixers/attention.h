@@ -13,13 +13,13 @@ struct AttentionOptions {
   int64_t num_heads = 0;     ///< query heads, of dim D / num_heads
   int64_t num_kv_heads = 0;  ///< divides num_heads
   bool qkv_bias = false;
-  std::optional<int64_t> window_size;  ///< tokens seen, the own one included; absent: all
-  double rope_theta = 10000.0;
+  std::optional<int64_t> window_size;          ///< tokens seen, the own one included; absent: all
+  std::optional<double> rope_theta = 10000.0;  ///< base of the rotary positions; absent: none
 };
 
-/// Causal softmax attention with rotary positions, grouped key and value heads and, if asked for, a sliding window.
+/// Causal softmax attention with grouped key and value heads and, if asked for, rotary positions and a sliding window.
 /// Parameters: {q,k,v,o}_proj.weight, and {q,k,v}_proj.bias with qkv_bias.
-/// State: keys (rotated) and values of the tokens still seen, each [B, num_kv_heads, S, head dim].
+/// State: keys (rotated, if any are) and values of the tokens still seen, each [B, num_kv_heads, S, head dim].
 class AttentionMixer : public Mixer {
  public:
   AttentionMixer(const AttentionOptions& options, const at::TensorOptions& tensor_options);

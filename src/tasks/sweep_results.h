@@ -1,0 +1,27 @@
+#pragma once
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "tasks/sweep.h"
+
+namespace comba::tasks {
+
+/// The file of a sweep's results: see run_sweep.
+class SweepResults {
+ public:
+  /// Opens the results of an earlier run, or begins new ones. Throws Error as run_sweep does.
+  SweepResults(const Sweep& sweep, const std::filesystem::path& directory, bool resume);
+
+  bool has(const Cell& cell) const;
+  /// Adds a cell and writes the file.
+  void add(const Cell& cell, const TaskResult& result, at::Device device);
+
+ private:
+  void write() const;
+
+  std::filesystem::path path_;
+  nlohmann::ordered_json json_;
+};
+
+}  // namespace comba::tasks
