@@ -85,13 +85,15 @@ gpu-test: ## the tests of the GPU code alone; with COMBA_CUDA=ON and no GPU each
 	@$(python) -m pytest -v -k OnGpu tests/libtorch tests/python
 	@$(python) -m pytest -v -k cuda tests/python
 
-# initcheck takes NaN for a value that somebody wrote: for it memory is left as it comes.
+# initcheck takes NaN for a value that somebody wrote: for it memory is left as it comes. Neither it nor racecheck sees
+# what bulk copies write and who waits for them by an mbarrier, of which the kernels of sm90 consist: these are left out.
 gpu-sanitize: ## each GPU kernel once under the four tools of compute-sanitizer (TOOLS=memcheck for one)
 	@command -v compute-sanitizer >/dev/null || { echo "make gpu-sanitize: put CUDA's compute-sanitizer on the PATH" >&2; exit 1; }
 	@$(MAKE) --no-print-directory build COMBA_CUDA=ON
 	@for tool in $(TOOLS); do echo "$$tool"; \
 		COMBA_TEST_POISON=$$([ $$tool = initcheck ] && echo 0 || echo 1) compute-sanitizer --tool $$tool \
-			--error-exitcode 1 $(build)/bin/test_delta_rule_cuda --gtest_brief=1 --gtest_filter='CudaEveryKernel.*:Decode.HeadDims:Decode.StatesInBf16*' || exit 1; done
+			$$(case $$tool in initcheck|racecheck) echo --kernel-regex-exclude kns=sm90;; esac) --error-exitcode 1 \
+			$(build)/bin/test_delta_rule_cuda --gtest_brief=1 --gtest_filter='CudaEveryKernel.*:Decode.HeadDims:Decode.StatesInBf16*' || exit 1; done
 
 bench: build ## measure operator and training step beside published ones; writes docs/benchmarks.md
 	@$(python) scripts/bench.py
