@@ -1,11 +1,14 @@
+#include <ATen/TensorSubclassLikeUtils.h>
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/csrc/autograd/functions/basic_ops.h>
 
 #include <algorithm>
+#include <array>
 #include <vector>
 
+#include "libtorch/columns.h"
 #include "libtorch/delta_rule_call.h"
 #include "libtorch/delta_rule_kernels.h"
 
@@ -39,6 +42,26 @@ DeltaRuleTensors restore(at::TensorList tensors, at::IntArrayRef slots) {
   std::array<at::Tensor, kNumInputs> list;
   for (std::size_t i = 0; i < slots.size(); ++i) list[slots[i]] = tensors[i];
   return from_list(list);
+}
+
+/// Places for dq, dk and dv as columns of one tensor, where q, k and v are: the layer below has one product for all.
+/// Undefined where they are not, or have no memory, as while torch.compile traces the call.
+std::array<at::Tensor, 3> joined_gradients(const DeltaRuleTensors& x, const std::vector<bool>& mask) {
+  if (!mask[0] || !mask[1] || !mask[2] || at::GradMode::is_enabled() || at::areAnyTensorSubclassLike({x.q, x.k, x.v})) {
+    return {};
+  }
+  if (x.q.is_meta() || x.q.numel() == 0) return {};
+  for (const at::Tensor& heads : {x.q, x.k, x.v}) {
+    if (heads.stride(3) != 1 || heads.stride(2) != heads.size(3)) return {};
+  }
+  // [B, T, heads, dim] -> [B, T, heads dim], views.
+  const auto by_token = [](const at::Tensor& heads) { return heads.flatten(2); };
+  const at::Tensor joined = joined_columns({by_token(x.q), by_token(x.k), by_token(x.v)});
+  if (!joined.defined()) return {};
+  const auto width = [](const at::Tensor& heads) { return heads.size(2) * heads.size(3); };
+  const std::vector<at::Tensor> columns =
+      cut_columns(at::empty(joined.sizes(), joined.options()), {width(x.q), width(x.k), width(x.v)});
+  return {columns[0].view(x.q.sizes()), columns[1].view(x.k.sizes()), columns[2].view(x.v.sizes())};
 }
 
 class DeltaRuleFunction : public torch::autograd::Function<DeltaRuleFunction> {
@@ -80,7 +103,11 @@ class DeltaRuleFunction : public torch::autograd::Function<DeltaRuleFunction> {
     push_inputs(stack, x);
     for (const c10::IValue& option : context->saved_data["options"].toTupleRef().elements()) push(stack, option);
     push(stack, mask);
-    delta_rule_backward.callBoxed(&stack);
+    if (const std::array<at::Tensor, 3> of_qkv = joined_gradients(x, mask); of_qkv[0].defined()) {
+      delta_rule_backward_into(stack, of_qkv);
+    } else {
+      delta_rule_backward.callBoxed(&stack);
+    }
 
     const std::vector<at::Tensor> gradients = pop(stack).toTensorVector();
     // One entry for each argument of forward: the given inputs, then four that have no gradient.

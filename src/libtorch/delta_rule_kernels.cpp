@@ -54,7 +54,9 @@ void delta_rule_kernel(Stack& stack) {
   push(stack, o, output_final_state ? final_state : at::empty({0}, inputs.q.options().dtype(at::kFloat)));
 }
 
-void delta_rule_backward_kernel(Stack& stack) {
+void delta_rule_backward_kernel(Stack& stack) { delta_rule_backward_into(stack, {}); }
+
+void delta_rule_backward_into(Stack& stack, const std::array<at::Tensor, 3>& of_qkv) {
   const std::vector<bool> mask = pop(stack).to<std::vector<bool>>();
   const DeltaRuleOptions options = pop_options(stack);
   const DeltaRuleTensors inputs = with_unit_strides(pop_inputs(stack));
@@ -67,7 +69,9 @@ void delta_rule_backward_kernel(Stack& stack) {
   const auto input_list = to_list(inputs);
   std::vector<at::Tensor> gradients(kNumGradients);
   for (std::size_t i = 0; i < kNumGradients; ++i) {
-    if (mask[i] && input_list[i].defined()) gradients[i] = at::empty(input_list[i].sizes(), input_list[i].options());
+    if (!mask[i] || !input_list[i].defined()) continue;
+    const bool is_given = i < of_qkv.size() && of_qkv[i].defined();
+    gradients[i] = is_given ? of_qkv[i] : at::empty(input_list[i].sizes(), input_list[i].options());
   }
   const auto view = [&](const char* name, at::Tensor DeltaRuleTensors::*input) {
     const auto index = std::find(kInputs.begin(), kInputs.end(), input) - kInputs.begin();

@@ -1,7 +1,10 @@
 #pragma once
 
+#include <ATen/ATen.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/core/stack.h>
+
+#include <array>
 
 /// Kernels for LibTorch's dispatcher. They take their arguments from the stack and leave their results there, in the
 /// order of the schemas in library.cpp.
@@ -9,6 +12,8 @@ namespace comba {
 
 // On the device of q, by the library.
 void delta_rule_kernel(torch::jit::Stack& stack);
+/// delta_rule_backward_kernel with places for dq, dk and dv, of any strides whose last is 1; undefined: made here.
+void delta_rule_backward_into(torch::jit::Stack& stack, const std::array<at::Tensor, 3>& of_qkv);
 void delta_rule_backward_kernel(torch::jit::Stack& stack);
 void delta_rule_decode_step_kernel(torch::jit::Stack& stack);
 
