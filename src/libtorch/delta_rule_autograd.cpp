@@ -1,3 +1,4 @@
+#include <ATen/TensorSubclassLikeUtils.h>
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/record_function.h>
@@ -6,8 +7,10 @@
 #include <torch/csrc/autograd/functions/basic_ops.h>
 
 #include <algorithm>
+#include <array>
 #include <vector>
 
+#include "libtorch/columns.h"
 #include "libtorch/delta_rule_call.h"
 #include "libtorch/delta_rule_kernels.h"
 
@@ -77,6 +80,26 @@ std::vector<at::Tensor> dispatch_backward(const at::Tensor& d_o, const at::Tenso
   return pop(stack).toTensorVector();
 }
 
+/// Places for dq, dk and dv as columns of one tensor, where q, k and v are: the layer below has one product for all.
+/// Undefined where they are not, or have no memory, as while torch.compile traces the call.
+std::array<at::Tensor, 3> joined_gradients(const DeltaRuleTensors& x, const std::vector<bool>& mask) {
+  if (!mask[0] || !mask[1] || !mask[2] || at::GradMode::is_enabled() || at::areAnyTensorSubclassLike({x.q, x.k, x.v})) {
+    return {};
+  }
+  if (x.q.is_meta() || x.q.numel() == 0) return {};
+  for (const at::Tensor& heads : {x.q, x.k, x.v}) {
+    if (heads.stride(3) != 1 || heads.stride(2) != heads.size(3)) return {};
+  }
+  // [B, T, heads, dim] -> [B, T, heads dim], views.
+  const auto by_token = [](const at::Tensor& heads) { return heads.flatten(2); };
+  const at::Tensor joined = joined_columns({by_token(x.q), by_token(x.k), by_token(x.v)});
+  if (!joined.defined()) return {};
+  const auto width = [](const at::Tensor& heads) { return heads.size(2) * heads.size(3); };
+  const std::vector<at::Tensor> columns =
+      cut_columns(at::empty(joined.sizes(), joined.options()), {width(x.q), width(x.k), width(x.v)});
+  return {columns[0].view(x.q.sizes()), columns[1].view(x.k.sizes()), columns[2].view(x.v.sizes())};
+}
+
 class DeltaRuleFunction : public torch::autograd::Function<DeltaRuleFunction> {
  public:
   static variable_list forward(AutogradContext* context, at::TensorList given, const std::vector<int64_t>& slots,
@@ -120,11 +143,14 @@ class DeltaRuleFunction : public torch::autograd::Function<DeltaRuleFunction> {
     for (std::size_t i = 0; i < slots.size(); ++i) mask[slots[i]] = context->needs_input_grad(i);
     mask.resize(kNumGradients);
 
-    const bool has_states = kept.size() > slots.size() && !at::GradMode::is_enabled();
+    const std::array<at::Tensor, 3> of_qkv = joined_gradients(x, mask);
+    const bool has_states =
+        kept.size() > slots.size() && !at::GradMode::is_enabled() && goes_to_gpu_as_is(kept) && goes_to_gpu_as_is(d_o);
     std::vector<at::Tensor> gradients;
-    if (has_states && goes_to_gpu_as_is(kept) && goes_to_gpu_as_is(d_o)) {
+    if (has_states || of_qkv[0].defined()) {
       RECORD_FUNCTION("comba::delta_rule_backward", c10::ArrayRef<const c10::IValue>());
-      gradients = delta_rule_backward_call(d_o, d_final_state, x, options, mask, kept.back());
+      const at::Tensor states = has_states ? kept.back() : at::Tensor();
+      gradients = delta_rule_backward_call(d_o, d_final_state, x, options, mask, states, of_qkv);
     } else {
       gradients = dispatch_backward(d_o, d_final_state, x, options, mask);
     }

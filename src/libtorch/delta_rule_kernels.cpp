@@ -58,7 +58,8 @@ DeltaRuleOutput delta_rule_forward_call(const DeltaRuleTensors& any_strides, con
 
 std::vector<at::Tensor> delta_rule_backward_call(const at::Tensor& any_d_o, const at::Tensor& any_d_final_state,
                                                  const DeltaRuleTensors& any_strides, const DeltaRuleOptions& options,
-                                                 const std::vector<bool>& mask, const at::Tensor& saved) {
+                                                 const std::vector<bool>& mask, const at::Tensor& saved,
+                                                 const std::array<at::Tensor, 3>& of_qkv) {
   const DeltaRuleTensors inputs = with_unit_strides(any_strides);
   const at::Tensor d_o = with_unit_stride(any_d_o), d_final_state = with_unit_stride(any_d_final_state);
   require_ranks(inputs);
@@ -68,7 +69,9 @@ std::vector<at::Tensor> delta_rule_backward_call(const at::Tensor& any_d_o, cons
   const auto input_list = to_list(inputs);
   std::vector<at::Tensor> gradients(kNumGradients);
   for (std::size_t i = 0; i < kNumGradients; ++i) {
-    if (mask[i] && input_list[i].defined()) gradients[i] = at::empty(input_list[i].sizes(), input_list[i].options());
+    if (!mask[i] || !input_list[i].defined()) continue;
+    const bool is_given = i < of_qkv.size() && of_qkv[i].defined();
+    gradients[i] = is_given ? of_qkv[i] : at::empty(input_list[i].sizes(), input_list[i].options());
   }
   const auto view = [&](const char* name, at::Tensor DeltaRuleTensors::*input) {
     const auto index = std::find(kInputs.begin(), kInputs.end(), input) - kInputs.begin();

@@ -1,7 +1,10 @@
 #pragma once
 
+#include <ATen/ATen.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/core/stack.h>
+
+#include <array>
 
 #include "libtorch/delta_rule.h"
 
@@ -15,12 +18,14 @@ void delta_rule_backward_kernel(torch::jit::Stack& stack);
 void delta_rule_decode_step_kernel(torch::jit::Stack& stack);
 
 // The first two as functions. `saved`, if given, becomes what the backward call would compute again; [bytes] uint8. A
-// gradient that `mask` leaves out, or of an absent input, is a tensor of shape [0].
+// gradient that `mask` leaves out, or of an absent input, is a tensor of shape [0]. `of_qkv`: places for dq, dk and dv,
+// of any strides whose last is 1; undefined: made there.
 DeltaRuleOutput delta_rule_forward_call(const DeltaRuleTensors& inputs, const DeltaRuleOptions& options,
                                         bool output_final_state, bool check_borders, at::Tensor* saved);
 std::vector<at::Tensor> delta_rule_backward_call(const at::Tensor& d_o, const at::Tensor& d_final_state,
                                                  const DeltaRuleTensors& inputs, const DeltaRuleOptions& options,
-                                                 const std::vector<bool>& mask, const at::Tensor& saved);
+                                                 const std::vector<bool>& mask, const at::Tensor& saved,
+                                                 const std::array<at::Tensor, 3>& of_qkv = {});
 
 // Shapes only.
 void delta_rule_meta(torch::jit::Stack& stack);

@@ -9,6 +9,8 @@
 #include "base/message.h"
 #include "libtorch/error_translation.h"
 #include "libtorch/fused.h"
+#include "libtorch/rms_norm_cuda.h"
+#include "libtorch/rows.h"
 #include "libtorch/threads.h"
 
 namespace comba {
@@ -17,12 +19,6 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 using MaybeTensor = std::optional<at::Tensor>;
-
-GateFunction function_named(std::string_view name) {
-  require(name == "sigmoid" || name == "silu", ErrorCode::invalid_argument,
-          "[rms_norm] gate_function must be sigmoid or silu; got ", name);
-  return name == "sigmoid" ? GateFunction::sigmoid : GateFunction::silu;
-}
 
 std::string_view name_of(GateFunction function) { return function == GateFunction::sigmoid ? "sigmoid" : "silu"; }
 
@@ -48,7 +44,7 @@ const float* data_of(const at::Tensor& tensor) { return tensor.defined() ? tenso
 
 at::Tensor dense(const MaybeTensor& tensor) { return tensor ? tensor->contiguous() : at::Tensor(); }
 
-// The definition's kernel for fp32 tensors on the CPU, as operators of their own: any strides.
+// The kernels as operators of their own, of any strides: for fp32 tensors on the CPU, for most on a GPU.
 // inverse_rms is 1 / sqrt(mean(x^2) + eps) of each row, for backward.  [x.numel() / D]
 std::tuple<at::Tensor, at::Tensor> forward_on_cpu(const at::Tensor& x, const at::Tensor& weight,
                                                   const MaybeTensor& gate, std::string_view gate_function, double eps) {
@@ -64,7 +60,7 @@ std::tuple<at::Tensor, at::Tensor> forward_on_cpu(const at::Tensor& x, const at:
       .gate = data_of(dense_gate),
       .weight = data_of(dense_weight),
       .eps = static_cast<float>(eps),
-      .function = function_named(gate_function),
+      .function = gate_function_named(gate_function),
       .y = y.mutable_data_ptr<float>(),
       .inverse_rms = inverse_rms.mutable_data_ptr<float>(),
   });
@@ -90,7 +86,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> backward_on_cpu(const at::Tensor&
       .gate = data_of(dense_gate),
       .weight = data_of(dense_weight),
       .inverse_rms = data_of(inverse_rms),
-      .function = function_named(gate_function),
+      .function = gate_function_named(gate_function),
       .dx = dx.mutable_data_ptr<float>(),
       .dgate = gate ? dgate.mutable_data_ptr<float>() : nullptr,
       .dweight = dweight.mutable_data_ptr<float>(),
@@ -102,20 +98,20 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> backward_on_cpu(const at::Tensor&
 std::tuple<at::Tensor, at::Tensor> forward_of_shapes(const at::Tensor& x, const at::Tensor& weight, const MaybeTensor&,
                                                      std::string_view, double) {
   return {at::empty_symint(x.sym_sizes(), x.options()),
-          at::empty_symint({x.sym_numel() / weight.sym_numel()}, x.options())};
+          at::empty_symint({x.sym_numel() / weight.sym_numel()}, x.options().dtype(at::kFloat))};
 }
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor> backward_of_shapes(const at::Tensor&, const at::Tensor& x,
                                                                   const at::Tensor& weight, const MaybeTensor& gate,
                                                                   const at::Tensor&, std::string_view) {
-  return {at::empty_symint(x.sym_sizes(), x.options()), at::empty_symint(weight.sym_sizes(), x.options()),
+  return {at::empty_symint(x.sym_sizes(), x.options()), at::empty_symint(weight.sym_sizes(), weight.options()),
           gate ? at::empty_symint(gate->sym_sizes(), x.options()) : at::empty({0}, x.options())};
 }
 
 std::tuple<at::Tensor, at::Tensor> call_forward(const at::Tensor& x, const at::Tensor& weight, const MaybeTensor& gate,
                                                 std::string_view gate_function, double eps) {
   static const auto op =
-      c10::Dispatcher::singleton().findSchemaOrThrow("comba::rms_norm_cpu", "").typed<decltype(forward_on_cpu)>();
+      c10::Dispatcher::singleton().findSchemaOrThrow("comba::rms_norm_fused", "").typed<decltype(forward_on_cpu)>();
   return op.call(x, weight, gate, gate_function, eps);
 }
 
@@ -124,7 +120,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> call_backward(const at::Tensor& d
                                                              const at::Tensor& inverse_rms,
                                                              std::string_view gate_function) {
   static const auto op = c10::Dispatcher::singleton()
-                             .findSchemaOrThrow("comba::rms_norm_cpu_backward", "")
+                             .findSchemaOrThrow("comba::rms_norm_fused_backward", "")
                              .typed<decltype(backward_on_cpu)>();
   return op.call(dy, x, weight, gate, inverse_rms, gate_function);
 }
@@ -160,45 +156,59 @@ std::tuple<at::Tensor, at::Tensor> with_autograd(const at::Tensor& x, const at::
 at::Tensor from_dispatcher(const at::Tensor& x, const at::Tensor& weight, const MaybeTensor& gate,
                            std::string_view gate_function, double eps) {
   return translated(
-      [&] { return rms_norm(x, weight, eps, gate.value_or(at::Tensor()), function_named(gate_function)); });
+      [&] { return rms_norm(x, weight, eps, gate.value_or(at::Tensor()), gate_function_named(gate_function)); });
 }
 
 TORCH_LIBRARY_FRAGMENT(comba, library) {
   const std::string gate = "Tensor? gate=None, ", function = "str gate_function='silu'";
   const std::string options = "*, " + function + ", float eps=1e-06) -> ";
   library.def(("rms_norm(Tensor x, Tensor weight, " + gate + options + "Tensor").c_str(), TORCH_FN(from_dispatcher));
-  library.def(("rms_norm_cpu(Tensor x, Tensor weight, " + gate + options + "(Tensor y, Tensor inverse_rms)").c_str());
-  library.def(("rms_norm_cpu_backward(Tensor dy, Tensor x, Tensor weight, Tensor? gate, Tensor inverse_rms, *, " +
+  library.def(("rms_norm_fused(Tensor x, Tensor weight, " + gate + options + "(Tensor y, Tensor inverse_rms)").c_str());
+  library.def(("rms_norm_fused_backward(Tensor dy, Tensor x, Tensor weight, Tensor? gate, Tensor inverse_rms, *, " +
                function + ") -> (Tensor dx, Tensor dweight, Tensor dgate)")
                   .c_str());
 }
 
 TORCH_LIBRARY_IMPL(comba, CPU, library) {
-  library.impl("rms_norm_cpu", TORCH_FN(forward_on_cpu));
-  library.impl("rms_norm_cpu_backward", TORCH_FN(backward_on_cpu));
+  library.impl("rms_norm_fused", TORCH_FN(forward_on_cpu));
+  library.impl("rms_norm_fused_backward", TORCH_FN(backward_on_cpu));
+}
+
+TORCH_LIBRARY_IMPL(comba, CUDA, library) {
+  library.impl("rms_norm_fused", TORCH_FN(rms_norm_on_cuda));
+  library.impl("rms_norm_fused_backward", TORCH_FN(rms_norm_backward_on_cuda));
 }
 
 TORCH_LIBRARY_IMPL(comba, Meta, library) {
-  library.impl("rms_norm_cpu", TORCH_FN(forward_of_shapes));
-  library.impl("rms_norm_cpu_backward", TORCH_FN(backward_of_shapes));
+  library.impl("rms_norm_fused", TORCH_FN(forward_of_shapes));
+  library.impl("rms_norm_fused_backward", TORCH_FN(backward_of_shapes));
 }
 
 TORCH_LIBRARY_IMPL(comba, Autograd, library) {
-  library.impl("rms_norm_cpu", TORCH_FN(with_autograd));
-  library.impl("rms_norm_cpu_backward", torch::autograd::autogradNotImplementedFallback());
+  library.impl("rms_norm_fused", TORCH_FN(with_autograd));
+  library.impl("rms_norm_fused_backward", torch::autograd::autogradNotImplementedFallback());
 }
 
 }  // namespace
 
+GateFunction gate_function_named(std::string_view name) {
+  require(name == "sigmoid" || name == "silu", ErrorCode::invalid_argument,
+          "[rms_norm] gate_function must be sigmoid or silu; got ", name);
+  return name == "sigmoid" ? GateFunction::sigmoid : GateFunction::silu;
+}
+
 at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps, const at::Tensor& gate,
                     GateFunction function) {
   require_shapes(x, weight, gate);
+  const MaybeTensor given = gate.defined() ? MaybeTensor(gate) : std::nullopt;
+  if (suit_gpu_kernels({x, weight, gate}) && (!gate.defined() || gate.scalar_type() == x.scalar_type())) {
+    return std::get<0>(call_forward(x, weight, given, name_of(function), eps));
+  }
   if (is_computed_in_floats(x, weight)) {
     const at::Tensor wide_gate = gate.defined() ? gate.to(at::kFloat) : gate;
     return rms_norm(x.to(at::kFloat), weight.to(at::kFloat), eps, wide_gate, function).to(x.scalar_type());
   }
   if (!are_cpu_floats({x, weight, gate})) return definition(x, weight, eps, gate, function);
-  const MaybeTensor given = gate.defined() ? MaybeTensor(gate) : std::nullopt;
   return std::get<0>(call_forward(x, weight, given, name_of(function), eps));
 }
 

@@ -14,6 +14,8 @@
 #include "libtorch/error_translation.h"
 #include "libtorch/fused.h"
 #include "libtorch/positions.h"
+#include "libtorch/rows.h"
+#include "libtorch/short_convolution_cuda.h"
 #include "libtorch/threads.h"
 #include "operators/short_convolution/short_convolution.h"
 
@@ -94,7 +96,7 @@ at::Tensor with_dense_channels(const at::Tensor& x) {
 
 const float* data_of(const at::Tensor& tensor) { return tensor.defined() ? tensor.const_data_ptr<float>() : nullptr; }
 
-// The definition's kernel for fp32 tensors on the CPU and W = 4, as operators of their own: any strides.
+// The kernels as operators of their own, of any strides: for fp32 tensors and W = 4 on the CPU, for most on a GPU.
 at::Tensor forward_on_cpu(const at::Tensor& x, const at::Tensor& weight, const MaybeTensor& tail,
                           const MaybeTensor& cu_seqlens) {
   use_torch_threads_once();
@@ -151,7 +153,7 @@ std::tuple<at::Tensor, at::Tensor> backward_of_shapes(const at::Tensor&, const a
 at::Tensor call_forward(const at::Tensor& x, const at::Tensor& weight, const MaybeTensor& tail,
                         const MaybeTensor& cu_seqlens) {
   static const auto op = c10::Dispatcher::singleton()
-                             .findSchemaOrThrow("comba::short_convolution_cpu", "")
+                             .findSchemaOrThrow("comba::short_convolution_fused", "")
                              .typed<decltype(forward_on_cpu)>();
   return op.call(x, weight, tail, cu_seqlens);
 }
@@ -159,7 +161,7 @@ at::Tensor call_forward(const at::Tensor& x, const at::Tensor& weight, const May
 std::tuple<at::Tensor, at::Tensor> call_backward(const at::Tensor& dy, const at::Tensor& x, const at::Tensor& weight,
                                                  const MaybeTensor& tail, const MaybeTensor& cu_seqlens) {
   static const auto op = c10::Dispatcher::singleton()
-                             .findSchemaOrThrow("comba::short_convolution_cpu_backward", "")
+                             .findSchemaOrThrow("comba::short_convolution_fused_backward", "")
                              .typed<decltype(backward_on_cpu)>();
   return op.call(dy, x, weight, tail, cu_seqlens);
 }
@@ -196,23 +198,28 @@ at::Tensor from_dispatcher(const at::Tensor& x, const at::Tensor& weight, const 
 TORCH_LIBRARY_FRAGMENT(comba, library) {
   const std::string inputs = "Tensor x, Tensor weight, Tensor? tail=None, Tensor? cu_seqlens=None) -> ";
   library.def(("short_convolution(" + inputs + "Tensor").c_str(), TORCH_FN(from_dispatcher));
-  library.def(("short_convolution_cpu(" + inputs + "Tensor").c_str());
-  library.def(("short_convolution_cpu_backward(Tensor dy, " + inputs + "(Tensor dx, Tensor dweight)").c_str());
+  library.def(("short_convolution_fused(" + inputs + "Tensor").c_str());
+  library.def(("short_convolution_fused_backward(Tensor dy, " + inputs + "(Tensor dx, Tensor dweight)").c_str());
 }
 
 TORCH_LIBRARY_IMPL(comba, CPU, library) {
-  library.impl("short_convolution_cpu", TORCH_FN(forward_on_cpu));
-  library.impl("short_convolution_cpu_backward", TORCH_FN(backward_on_cpu));
+  library.impl("short_convolution_fused", TORCH_FN(forward_on_cpu));
+  library.impl("short_convolution_fused_backward", TORCH_FN(backward_on_cpu));
+}
+
+TORCH_LIBRARY_IMPL(comba, CUDA, library) {
+  library.impl("short_convolution_fused", TORCH_FN(short_convolution_on_cuda));
+  library.impl("short_convolution_fused_backward", TORCH_FN(short_convolution_backward_on_cuda));
 }
 
 TORCH_LIBRARY_IMPL(comba, Meta, library) {
-  library.impl("short_convolution_cpu", TORCH_FN(forward_of_shapes));
-  library.impl("short_convolution_cpu_backward", TORCH_FN(backward_of_shapes));
+  library.impl("short_convolution_fused", TORCH_FN(forward_of_shapes));
+  library.impl("short_convolution_fused_backward", TORCH_FN(backward_of_shapes));
 }
 
 TORCH_LIBRARY_IMPL(comba, Autograd, library) {
-  library.impl("short_convolution_cpu", TORCH_FN(with_autograd));
-  library.impl("short_convolution_cpu_backward", torch::autograd::autogradNotImplementedFallback());
+  library.impl("short_convolution_fused", TORCH_FN(with_autograd));
+  library.impl("short_convolution_fused_backward", torch::autograd::autogradNotImplementedFallback());
 }
 
 }  // namespace
@@ -220,6 +227,14 @@ TORCH_LIBRARY_IMPL(comba, Autograd, library) {
 at::Tensor short_convolution(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& tail,
                              const at::Tensor& cu_seqlens) {
   require_shapes(x, weight, tail, cu_seqlens);
+  const auto given = [](const at::Tensor& tensor) { return tensor.defined() ? MaybeTensor(tensor) : std::nullopt; };
+  // The caller may overwrite the tail, and backward would still read it.
+  const auto kept_tail = [&] {
+    return tail.defined() && at::GradMode::is_enabled() ? MaybeTensor(tail.clone()) : given(tail);
+  };
+  if (suit_gpu_kernels({x, weight, tail}) && suits_convolution_kernel(weight)) {
+    return call_forward(x, weight, kept_tail(), given(cu_seqlens));
+  }
   if (is_computed_in_floats(x, weight)) {
     const at::Tensor wide_tail = tail.defined() ? tail.to(at::kFloat) : tail;
     return short_convolution(x.to(at::kFloat), weight.to(at::kFloat), wide_tail, cu_seqlens).to(x.scalar_type());
@@ -227,10 +242,21 @@ at::Tensor short_convolution(const at::Tensor& x, const at::Tensor& weight, cons
   if (weight.sym_size(2) != kShortConvolutionWidth || !are_cpu_floats({x, weight, tail})) {
     return definition(x, weight, tail, cu_seqlens);
   }
-  const auto given = [](const at::Tensor& tensor) { return tensor.defined() ? MaybeTensor(tensor) : std::nullopt; };
-  // The caller may overwrite the tail, and backward would still read it.
-  const bool is_kept = tail.defined() && at::GradMode::is_enabled();
-  return call_forward(x, weight, is_kept ? tail.clone() : given(tail), given(cu_seqlens));
+  return call_forward(x, weight, kept_tail(), given(cu_seqlens));
+}
+
+at::Tensor short_convolution_step(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& tail) {
+  require_shapes(x, weight, tail, {});
+  constexpr int64_t kMostTokensOneByOne = 16;
+  const at::NoGradGuard no_grad;
+  if (x.size(1) <= kMostTokensOneByOne && suit_gpu_kernels({x, weight, tail}) && suits_convolution_kernel(weight) &&
+      tail.is_contiguous() && tail.scalar_type() == x.scalar_type()) {
+    return short_convolution_step_on_cuda(x, weight, tail);
+  }
+  const at::Tensor y = short_convolution(x, weight, tail);
+  const int64_t width = tail.size(1), tokens = x.size(1);
+  tail.copy_(tokens >= width ? x.narrow(1, tokens - width, width) : at::cat({tail, x}, 1).narrow(1, tokens, width));
+  return y;
 }
 
 }  // namespace comba

@@ -11,6 +11,7 @@
 #include "nn/block.h"
 #include "nn/layer_norm.h"
 #include "nn/linear.h"
+#include "nn/linear_cross_entropy.h"
 #include "nn/mixers/hgrn2.h"
 #include "nn/recompute.h"
 #include "nn/rms_norm.h"
@@ -166,8 +167,8 @@ at::Tensor CausalLM::loss(const at::Tensor& input_ids, const at::Tensor& labels,
                           const PassOptions& pass) {
   require(labels.sizes() == input_ids.sizes(), ErrorCode::invalid_argument,
           "[model] labels must have the shape of input_ids ", input_ids.sizes(), "; got ", labels.sizes());
-  const at::Tensor logits = project(hidden(input_ids, /*state=*/nullptr, cu_seqlens, pass));
-  return at::cross_entropy_loss(logits.flatten(0, 1).to(at::kFloat), labels.flatten());
+  const at::Tensor& weight = lm_head_ ? lm_head_->weight() : backbone_->embedding_weight();
+  return nn::linear_cross_entropy(hidden(input_ids, /*state=*/nullptr, cu_seqlens, pass), weight, labels);
 }
 
 bool CausalLM::knows_positions() const { return backbone_->knows_positions(); }

@@ -4,6 +4,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "models/rwkv7_initialization.h"
 
@@ -34,14 +37,30 @@ bool ends_with_one_of(const std::string& name, std::initializer_list<const char*
   return std::any_of(ends.begin(), ends.end(), [&](const char* end) { return name.ends_with(end); });
 }
 
+/// The parameters in the order in which they are drawn: that of the model, but a gate's projection, which lies beside
+/// the other projections of a mixer, comes behind its convolutions.
+std::vector<std::pair<std::string, at::Tensor>> in_order_of_draws(const torch::nn::Module& model) {
+  std::vector<std::pair<std::string, at::Tensor>> order, held;
+  const auto parameters = model.named_parameters();
+  for (std::size_t i = 0; i < parameters.size(); ++i) {
+    const std::string& name = parameters[i].key();
+    if (name.ends_with("o_norm.weight")) {
+      order.insert(order.end(), held.begin(), held.end());
+      held.clear();
+    }
+    const bool is_early = name.ends_with("g_proj.weight") && i + 1 < parameters.size() &&
+                          parameters[i + 1].key().ends_with("b_proj.weight");
+    (is_early ? held : order).emplace_back(name, parameters[i].value());
+  }
+  return order;
+}
+
 }  // namespace
 
 void initialize_parameters(torch::nn::Module& model, const ModelConfig& config, uint64_t seed) {
   const torch::NoGradGuard no_grad;
   const at::Generator generator = at::make_generator<at::CPUGeneratorImpl>(seed);
-  for (auto& parameter : model.named_parameters()) {
-    const std::string& name = parameter.key();
-    at::Tensor& value = parameter.value();
+  for (auto& [name, value] : in_order_of_draws(model)) {
     if (name.ends_with("A_log")) {
       draw_decay_rate(value, generator);
     } else if (name.ends_with("dt_bias")) {

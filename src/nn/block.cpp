@@ -13,9 +13,12 @@ Block::Block(std::shared_ptr<Mixer> mixer, int64_t hidden_size, int64_t intermed
 
 at::Tensor Block::forward(const at::Tensor& x, const TokenSpan& span, LayerState* state,
                           std::optional<at::ScalarType> compute_dtype) {
-  const auto narrow = [&](const at::Tensor& normed) { return compute_dtype ? normed.to(*compute_dtype) : normed; };
-  const at::Tensor mixed = x + attn_->forward(narrow(attn_norm_->forward(x)), span, state);
-  return mlp_ ? mixed + mlp_->forward(narrow(mlp_norm_->forward(mixed))) : mixed;
+  const at::ScalarType dtype = compute_dtype.value_or(x.scalar_type());
+  const NormedStream before = attn_norm_->forward(x, /*branch=*/{}, dtype);
+  const at::Tensor mixed = attn_->forward(before.normed, span, state);
+  if (!mlp_) return before.stream + mixed;
+  const NormedStream between = mlp_norm_->forward(before.stream, mixed, dtype);
+  return between.stream + mlp_->forward(between.normed);
 }
 
 }  // namespace comba::nn

@@ -17,7 +17,11 @@ class Linear : public torch::nn::Module {
     if (with_bias) bias_ = register_parameter("bias", at::empty({out}, options));
   }
 
+  /// Without a bias, of a weight [out, in] that may lie beside others.
+  explicit Linear(const at::Tensor& weight) : weight_(register_parameter("weight", weight)) {}
+
   at::Tensor forward(const at::Tensor& x) { return linear(x, weight_, bias_); }
+  const at::Tensor& weight() const { return weight_; }
 
  private:
   at::Tensor weight_;

@@ -14,6 +14,11 @@ class RMSNorm : public torch::nn::Module {
 
   at::Tensor forward(const at::Tensor& x) { return rms_norm(x, weight_, eps_); }
 
+  /// The norm of a residual stream after a branch was added to it, and that sum: as rms_norm_of_stream.
+  NormedStream forward(const at::Tensor& stream, const at::Tensor& branch, at::ScalarType dtype) {
+    return rms_norm_of_stream(stream, branch, weight_, eps_, dtype);
+  }
+
  private:
   at::Tensor weight_;
   double eps_;

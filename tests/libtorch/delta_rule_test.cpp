@@ -6,6 +6,7 @@
 #include <torch/utils.h>
 
 #include "comba/error.h"
+#include "libtorch/columns.h"
 #include "libtorch/delta_rule_call.h"
 #include "libtorch/delta_rule_kernels.h"
 #include "support/delta_rule_recurrence.h"
@@ -292,6 +293,25 @@ TEST(DeltaRuleErrors, NameAnUnknownRule) {
   torch::jit::Stack stack = arguments(op, {{"q", x.q}, {"k", x.k}, {"v", x.v}, {"rule", "delta"}});
   EXPECT_THAT([&] { op.callBoxed(&stack); },
               ThrowsMessage<Error>(HasSubstr("rule must be comba or gated_delta; got delta")));
+}
+
+/// What a projection gives its gradient back to as one.
+TEST(DeltaRule, GradientsOfNeighbouringColumnsAreNeighbours) {
+  const DeltaRuleTensors inputs = random_inputs();
+  const auto by_token = [](const at::Tensor& heads) { return heads.flatten(2); };
+  const at::Tensor all = at::cat({by_token(inputs.q), by_token(inputs.k), by_token(inputs.v)}, 2);
+  const std::vector<at::Tensor> columns = cut_columns(all, {H * K, H * K, HV * V});
+  DeltaRuleTensors own = as_leaves(inputs, at::kFloat), joined = own;
+  joined.q = columns[0].view({B, T, H, K}).detach().requires_grad_();
+  joined.k = columns[1].view({B, T, H, K}).detach().requires_grad_();
+  joined.v = columns[2].view({B, T, HV, V}).detach().requires_grad_();
+  const auto gradients_of = [](const DeltaRuleTensors& x) {
+    const at::Tensor o = delta_rule(x, {}).o;
+    return torch::autograd::grad({o}, {x.q, x.k, x.v, x.d}, {o.detach()});
+  };
+  const auto expected = gradients_of(own), gradients = gradients_of(joined);
+  for (size_t i = 0; i < expected.size(); ++i) EXPECT_TRUE(at::equal(gradients[i], expected[i])) << i;
+  EXPECT_TRUE(joined_columns({by_token(gradients[0]), by_token(gradients[1]), by_token(gradients[2])}).defined());
 }
 
 }  // namespace

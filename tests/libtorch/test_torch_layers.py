@@ -128,11 +128,10 @@ class Layers:
         gate = random(1, 30, 20, seed=4).to(self.device).requires_grad_()
         torch.library.opcheck(torch.ops.comba.short_convolution.default, (x, filters))
         torch.library.opcheck(torch.ops.comba.rms_norm.default, (x, weight, gate))
-        if self.device == "cpu":
-            borders = {"cu_seqlens": torch.tensor([0, 3, 30])}
-            torch.library.opcheck(torch.ops.comba.short_convolution_cpu.default, (x, filters), borders)
-            torch.library.opcheck(torch.ops.comba.rms_norm_cpu.default, (x, weight, gate))
-            torch.library.opcheck(torch.ops.comba.rms_norm_cpu.default, (x, weight))
+        borders = {"cu_seqlens": torch.tensor([0, 3, 30], device=self.device)}
+        torch.library.opcheck(torch.ops.comba.short_convolution_fused.default, (x, filters), borders)
+        torch.library.opcheck(torch.ops.comba.rms_norm_fused.default, (x, weight, gate))
+        torch.library.opcheck(torch.ops.comba.rms_norm_fused.default, (x, weight))
 
     def test_wrong_arguments_are_named(self):
         x, weight = (t.to(self.device) for t in convolution_inputs())
@@ -144,7 +143,7 @@ class Layers:
             (lambda: convolution(x, weight, None, borders), "cu_seqlens needs B = 1; got B = 2"),
             (lambda: convolution(x[:1], weight, tail[:1], borders), "tail and cu_seqlens exclude each other"),
             (lambda: convolution(x, weight, x[:, :2]), "tail must be [B, W - 1, C]; got [2, 2, 20]"),
-            (lambda: convolution(x[:1], weight, None, borders - 1), "must ascend from 0 to T = 150"),
+            (lambda: convolution(x[:1], weight, None, borders.cpu() - 1), "must ascend from 0 to T = 150"),
             (lambda: norm(x, weight[:, 0, 0][:7]), "weight must be [D] and x [..., D]; got [7] and [2, 150, 20]"),
             (lambda: norm(x, weight[:, 0, 0], x[:1]), "gate must have the shape of x, [2, 150, 20]; got [1, 150, 20]"),
             (lambda: norm(x, weight[:, 0, 0], gate_function="tanh"), "must be sigmoid or silu; got tanh"),

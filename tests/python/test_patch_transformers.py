@@ -16,7 +16,7 @@ from comba import _transformers
 from python import transformers_models as models
 
 every_model = pytest.mark.parametrize("name", list(models.CONFIGS))
-OURS = {"delta_rule", "delta_rule_decode_step", "short_convolution_cpu", "rms_norm_cpu"}
+OURS = {"delta_rule", "delta_rule_decode_step", "short_convolution_fused", "rms_norm_fused"}
 
 
 class Called(TorchDispatchMode):
@@ -75,7 +75,7 @@ def test_logits_text_and_undoing(name, device):
     assert 0 < error(patched, before) < 1e-4
     assert torch.equal(later, patched), "a model built later"
     assert torch.equal(patched_text, text)
-    assert called.names == (OURS if device == "cpu" else OURS - {"short_convolution_cpu", "rms_norm_cpu"})
+    assert called.names == OURS
     assert not patch.is_active and "nothing" in str(patch)
     with Called() as called:
         assert torch.equal(logits(model, batch), before), "undo restores the bits"

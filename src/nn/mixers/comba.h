@@ -40,9 +40,13 @@ class CombaMixer : public Mixer {
   MixerFacts facts(int64_t num_tokens) const override;
 
  private:
-  /// q, k or v: projection, convolution, SiLU.  `which` counts them, for the tail in `state`.
-  at::Tensor project(Linear& projection, ShortConvolution* convolution, const at::Tensor& x, const TokenSpan& span,
-                     LayerState* state, size_t which);
+  /// What is computed of x alone.  q, k [B, T, H K], v, gate [B, T, HV V], beta_logit, a [B, T, HV]
+  struct Projections {
+    at::Tensor q, k, v, gate, beta_logit, a;
+  };
+  Projections project(const at::Tensor& x);
+  /// q, k and v through convolution and SiLU.
+  void convolve(Projections& y, const TokenSpan& span, LayerState* state);
 
   CombaOptions options_;
   std::shared_ptr<Linear> q_proj_, k_proj_, v_proj_, b_proj_, a_proj_, g_proj_, o_proj_;
