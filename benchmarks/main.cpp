@@ -9,6 +9,7 @@
 #include "base/file.h"
 #include "base/message.h"
 #include "comba/error.h"
+#include "decode_command.h"
 #include "gpu_cases.h"
 #include "measure.h"
 #include "operator_cpu.h"
@@ -73,6 +74,7 @@ int run(int argc, char** argv) {
   Flags flags;
   CLI::App program("Time the operators beside what this machine does at best.", "comba bench");
   program.footer("Examples:\n  comba bench operator --device cpu\n  comba bench operator --device cuda");
+  register_decode(program);
   CLI::App* command =
       program.add_subcommand("operator", "delta_rule: forward, backward, decode")
           ->footer(
@@ -111,7 +113,9 @@ int run(int argc, char** argv) {
   } catch (const CLI::Success& success) {
     return program.exit(success);
   } catch (const CLI::ParseError& error) {
-    fmt::print(stderr, "comba: error: {} (see comba bench operator --help)\n", error.what());
+    const auto chosen = program.get_subcommands();
+    fmt::print(stderr, "comba: error: {} (see comba bench {} --help)\n", error.what(),
+               chosen.empty() ? "operator" : chosen[0]->get_name());
     return 2;
   } catch (const std::regex_error&) {
     fmt::print(stderr, "comba: error: --filter must be a regular expression; got '{}'\n", flags.filter);

@@ -1,12 +1,20 @@
 #include "comba/error.h"
+#include "decode_bench.h"
 #include "operator_gpu.h"
 
 /// A build without CUDA.
 namespace comba::benchmarks {
 
-std::string bench_operator_on_gpu(const std::string&, int) {
+namespace {
+
+[[noreturn]] void refuse() {
   throw Error(ErrorCode::unsupported,
               "[bench] --device cuda needs a build with CUDA (-DCOMBA_CUDA=ON); this one has none");
 }
+
+}  // namespace
+
+std::string bench_decode(const DecodeBench&) { refuse(); }
+std::string bench_operator_on_gpu(const std::string&, int) { refuse(); }
 
 }  // namespace comba::benchmarks

@@ -5,6 +5,8 @@
 
 #include "base/message.h"
 #include "generation/decoder.h"
+#include "generation/gpu/generate_on_gpu.h"
+#include "generation/read_prompt.h"
 #include "models/read_tokens.h"
 
 namespace comba::generation {
@@ -14,8 +16,7 @@ using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
-/// Number of ids that may be drawn.
-std::int64_t checked_vocab(const models::CausalLM& model, const GenerateOptions& options) {
+void check_options(const models::CausalLM& model, const GenerateOptions& options) {
   const std::int64_t rows = model.config().vocab_size;
   require(options.vocab >= 0 && options.vocab <= rows, ErrorCode::invalid_argument,
           "[generate] vocab must be from 0 to the model's vocab_size of ", rows, "; got ", options.vocab);
@@ -23,7 +24,8 @@ std::int64_t checked_vocab(const models::CausalLM& model, const GenerateOptions&
           options.max_tokens);
   require(options.batch_size > 0, ErrorCode::invalid_argument, "[generate] batch_size must be at least 1; got ",
           options.batch_size);
-  return options.vocab > 0 ? options.vocab : rows;
+  require(options.chunk_length > 0, ErrorCode::invalid_argument, "[generate] chunk_length must be at least 1; got ",
+          options.chunk_length);
 }
 
 void check_prompt(const models::CausalLM& model, const Prompt& prompt) {
@@ -45,11 +47,9 @@ class Run {
         prompts_(prompts),
         options_(options),
         events_(events),
-        vocab_(checked_vocab(model, options)),
+        vocab_(options.vocab > 0 ? options.vocab : model.config().vocab_size),
         decoder_(model),
-        results_(prompts.size()) {
-    for (const Prompt& prompt : prompts) check_prompt(model, prompt);
-  }
+        results_(prompts.size()) {}
 
   std::vector<Continuation> complete() {
     std::size_t next = 0;
@@ -71,19 +71,12 @@ class Run {
   /// Reads a prompt and makes it the last row.
   void start(std::size_t text) {
     const Clock::time_point start = Clock::now();
-    const Prompt& prompt = prompts_[text];
     Row row{.text = text, .sampler = TokenSampler(options_.sampling), .start = {}};
-    models::ModelState state = prompt.after ? prompt.after->model.clone() : model_.initial_state(/*batch=*/1);
-    at::Tensor next_logits = prompt.after ? prompt.after->next_logits : at::Tensor();
-    if (prompt.after) row.sampler.observe(prompt.after->recent_tokens);
-    if (!prompt.tokens.empty()) {
-      const auto on_chunk = [&](std::int64_t tokens) {
-        if (events_.on_read) events_.on_read(text, tokens);
-      };
-      next_logits = models::read_tokens(model_, prompt.tokens, state, options_.chunk_length, on_chunk);
-      row.sampler.observe(prompt.tokens);
-    }
-    decoder_.add(state, next_logits);
+    const ReadPrompt read =
+        read_prompt(model_, prompts_[text], options_.chunk_length, row.sampler, [&](std::int64_t tokens) {
+          if (events_.on_read) events_.on_read(text, tokens);
+        });
+    decoder_.add(read.state, read.next_logits);
     row.start = Clock::now();
     results_[text].seconds_reading = seconds_since(start);
     rows_.push_back(std::move(row));
@@ -157,6 +150,11 @@ class Run {
 std::vector<Continuation> generate(models::CausalLM& model, std::span<const Prompt> prompts,
                                    const GenerateOptions& options, const GenerateEvents& events) {
   const at::NoGradGuard no_grad;
+  check_options(model, options);
+  for (const Prompt& prompt : prompts) check_prompt(model, prompt);
+  if (model.device().is_cuda() && gpu_refusal(model, options).empty()) {
+    return generate_on_gpu(model, prompts, options, events);
+  }
   return Run(model, prompts, options, events).complete();
 }
 

@@ -6,6 +6,7 @@
 #include <set>
 
 #include "base/message.h"
+#include "base/random_bits.h"
 
 namespace comba::generation {
 namespace {
@@ -55,7 +56,7 @@ class SortedPrefix {
 
 }  // namespace
 
-TokenSampler::TokenSampler(const SamplingOptions& options) : options_(options), random_(options.seed) {
+TokenSampler::TokenSampler(const SamplingOptions& options) : options_(options) {
   require(std::isfinite(options.temperature) && options.temperature >= 0, ErrorCode::invalid_argument,
           "[TokenSampler] temperature must be at least 0; got ", options.temperature);
   require(options.top_k >= 0, ErrorCode::invalid_argument, "[TokenSampler] top_k must be at least 0; got ",
@@ -90,6 +91,7 @@ std::int64_t TokenSampler::sample(std::span<const float> logits) {
   require(std::ranges::none_of(logits, [](float x) { return std::isnan(x); }) && !logits.empty(), ErrorCode::numerical,
           "[TokenSampler] logits must be numbers; got NaN or nothing");
   const std::int64_t token = options_.repetition_penalty == 1 ? draw(logits) : draw(penalized(logits));
+  ++num_drawn_;
   observe({&token, 1});
   return token;
 }
@@ -137,7 +139,8 @@ std::int64_t TokenSampler::draw(std::span<const float> logits) {
 
   // A uniform whole number below `total` says where in the order: the standard's distributions differ between
   // libraries.
-  const auto place = static_cast<std::uint64_t>((static_cast<Wide>(random_() >> 11) * total) >> 53);
+  const auto place =
+      static_cast<std::uint64_t>((static_cast<Wide>(random_bits(options_.seed, num_drawn_) >> 11) * total) >> 53);
   std::uint64_t sum = 0;
   for (std::size_t n = 0;; ++n) {
     sum += weight(order[n]);

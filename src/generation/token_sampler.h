@@ -2,7 +2,6 @@
 
 #include <cstdint>
 #include <deque>
-#include <random>
 #include <span>
 #include <vector>
 
@@ -31,7 +30,8 @@ class TokenSampler {
   /// Takes note of tokens that were not drawn here: the prompt's.
   void observe(std::span<const std::int64_t> tokens);
 
-  /// An index into `logits`, which counts as recent from then on. Throws Error(numerical) when a logit is NaN.
+  /// An index into `logits`, which counts as recent from then on; number n of them takes number n of the seed's random
+  /// numbers (base/random_bits.h). Throws Error(numerical) when a logit is NaN.
   std::int64_t sample(std::span<const float> logits);
 
   /// The last tokens, oldest first: repetition_window of them, once there have been so many.
@@ -42,7 +42,7 @@ class TokenSampler {
   std::int64_t draw(std::span<const float> logits);
 
   SamplingOptions options_;
-  std::mt19937_64 random_;
+  std::uint64_t num_drawn_ = 0;
   std::deque<std::int64_t> recent_;
 };
 

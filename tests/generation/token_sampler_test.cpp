@@ -9,6 +9,7 @@
 #include <random>
 #include <vector>
 
+#include "base/random_bits.h"
 #include "comba/error.h"
 
 namespace comba::generation {
@@ -114,9 +115,10 @@ TEST(TokenSampler, TakesInfiniteLogitsAtTheirWord) {
 /// The definition: all tokens sorted, and sums in floating point.
 class SortingSampler {
  public:
-  explicit SortingSampler(const SamplingOptions& options) : options_(options), random_(options.seed) {}
+  explicit SortingSampler(const SamplingOptions& options) : options_(options) {}
 
   std::int64_t sample(const std::vector<float>& logits) {
+    const std::uint64_t random = random_bits(options_.seed, num_drawn_++);
     std::vector<std::int64_t> ids(logits.size());
     std::iota(ids.begin(), ids.end(), 0);
     std::ranges::stable_sort(ids, [&](std::int64_t a, std::int64_t b) { return logits[a] > logits[b]; });
@@ -126,7 +128,7 @@ class SortingSampler {
     for (const std::int64_t id : ids) weights.push_back(std::exp((logits[id] - logits[ids[0]]) / options_.temperature));
     weights.resize(count_reaching(weights, options_.top_p));
     while (weights.back() < options_.min_p) weights.pop_back();
-    return ids[count_reaching(weights, static_cast<double>(random_() >> 11) * 0x1p-53) - 1];
+    return ids[count_reaching(weights, static_cast<double>(random >> 11) * 0x1p-53) - 1];
   }
 
  private:
@@ -141,7 +143,7 @@ class SortingSampler {
   }
 
   SamplingOptions options_;
-  std::mt19937_64 random_;
+  std::uint64_t num_drawn_ = 0;
 };
 
 TEST(TokenSampler, DrawsWhatSortingTheWholeVocabularyDraws) {

@@ -34,6 +34,7 @@ struct CombaOptions {
 class CombaMixer : public Mixer {
  public:
   CombaMixer(const CombaOptions& options, const at::TensorOptions& tensor_options);
+  const CombaOptions& options() const { return options_; }
 
   at::Tensor forward(const at::Tensor& x, const TokenSpan& span, LayerState* state) override;
   LayerState initial_state(int64_t batch) const override;

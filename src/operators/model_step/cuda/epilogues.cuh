@@ -1,0 +1,115 @@
+#pragma once
+
+#include "operators/model_step/cuda/bf16.cuh"
+
+/// What becomes of the results of a product. Each call gets those of rows r and r + 8 of one column.
+namespace comba::model_step::cuda {
+
+struct Place {
+  int row;     ///< r
+  int column;  ///< row of the step
+};
+
+__device__ inline float sigmoid(float x) { return 1 / (1 + __expf(-x)); }
+__device__ inline float silu(float x) { return x * sigmoid(x); }
+
+inline constexpr int kWidth = 4;  ///< W
+
+/// y = bf16 of the result; of q, k and v what the convolution over the last W tokens and SiLU make of it, with the
+/// tails moved on by one token.
+struct ConvolutionEpilogue {
+  bf16* y;  ///< [R, stride]
+  int stride, rows, channels;
+  const bf16* taps;  ///< [W, C], or null: SiLU alone
+  bf16* tails;       ///< [S, W - 1, C]
+  const std::int32_t* slots;
+  int num_slots;
+
+  /// Of row r and of row r + 8.
+  struct Constant {
+    bf16* tail = nullptr;  ///< of the slot; null: the row is nobody's
+    bf16 taps[2][kWidth], past[2][kWidth];
+  };
+  __device__ Constant constant(Place at) const {
+    Constant constant;
+    if (taps == nullptr || at.row >= channels) return constant;
+    const int slot = slots[at.column];
+    if (slot < 0 || slot >= num_slots) return constant;
+    constant.tail = tails + static_cast<std::int64_t>(slot) * (kWidth - 1) * channels;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int row = at.row + 8 * half;
+      if (row >= channels) continue;
+#pragma unroll
+      for (int j = 0; j < kWidth; ++j) constant.taps[half][j] = taps[j * channels + row];
+#pragma unroll
+      for (int j = 0; j + 1 < kWidth; ++j) constant.past[half][j] = constant.tail[j * channels + row];
+    }
+    return constant;
+  }
+  __device__ void finish(Place at, const Constant& constant, float upper, float lower) const {
+    const float values[2] = {upper, lower};
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int row = at.row + 8 * half;
+      if (row >= rows) continue;
+      bf16 result = as_bf16(values[half]);
+      if (row < channels) result = convolved(constant, half, row, result);
+      y[static_cast<std::int64_t>(at.column) * stride + row] = result;
+    }
+  }
+
+ private:
+  __device__ bf16 convolved(const Constant& constant, int half, int row, bf16 x) const {
+    if (taps == nullptr) return as_bf16(silu(as_float(x)));
+    if (constant.tail == nullptr) return {};
+    float sum = as_float(constant.taps[half][kWidth - 1]) * as_float(x);
+#pragma unroll
+    for (int j = 0; j + 1 < kWidth; ++j) {
+      sum = fmaf(as_float(constant.taps[half][j]), as_float(constant.past[half][j]), sum);
+      constant.tail[j * channels + row] = j + 2 < kWidth ? constant.past[half][j + 1] : x;
+    }
+    return as_bf16(silu(sum));
+  }
+};
+
+/// residual += result. Nobody else reads or writes these places meanwhile.
+struct ResidualEpilogue {
+  bf16* residual;  ///< [R, stride]
+  int stride, rows;
+
+  struct Constant {};
+  __device__ Constant constant(Place) const { return {}; }
+  __device__ void finish(Place at, const Constant&, float upper, float lower) const {
+    bf16* const to = residual + static_cast<std::int64_t>(at.column) * stride + at.row;
+    if (at.row < rows) to[0] = as_bf16(load_fresh_one(to) + upper);
+    if (at.row + 8 < rows) to[8] = as_bf16(load_fresh_one(to + 8) + lower);
+  }
+};
+
+/// y = silu(gate) up, of rows that are 8 gates and 8 ups in turn.
+struct SwigluEpilogue {
+  bf16* y;  ///< [R, stride]
+  int stride;
+
+  struct Constant {};
+  __device__ Constant constant(Place) const { return {}; }
+  __device__ void finish(Place at, const Constant&, float gate, float up) const {
+    const int channel = at.row / 16 * 8 + at.row % 8;
+    y[static_cast<std::int64_t>(at.column) * stride + channel] = as_bf16(silu(gate) * up);
+  }
+};
+
+struct LogitsEpilogue {
+  float* logits;  ///< [R, stride]
+  int stride;
+
+  struct Constant {};
+  __device__ Constant constant(Place) const { return {}; }
+  __device__ void finish(Place at, const Constant&, float upper, float lower) const {
+    float* const to = logits + static_cast<std::int64_t>(at.column) * stride + at.row;
+    to[0] = upper, to[8] = lower;
+  }
+};
+
+}  // namespace comba::model_step::cuda

@@ -1,0 +1,37 @@
+#include <cuda_runtime_api.h>
+
+#include "operators/model_step/model_step.h"
+#include "runtime/cuda_check.h"
+
+namespace comba::model_step {
+
+struct StepGraph::Handle {
+  cudaGraphExec_t graph = nullptr;
+
+  ~Handle() { cudaGraphExecDestroy(graph); }
+};
+
+StepGraph::StepGraph(const Model& model, std::int64_t rows, CUstream_st* stream) : handle_(std::make_unique<Handle>()) {
+  check_cuda(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture");
+  cudaGraph_t graph = nullptr;
+  try {
+    queue_step(model, rows, stream);
+  } catch (...) {
+    cudaStreamEndCapture(stream, &graph);
+    cudaGraphDestroy(graph);
+    throw;
+  }
+  check_cuda(cudaStreamEndCapture(stream, &graph), "cudaStreamEndCapture");
+  const cudaError_t status = cudaGraphInstantiate(&handle_->graph, graph, 0);
+  cudaGraphDestroy(graph);
+  check_cuda(status, "cudaGraphInstantiate");
+}
+
+StepGraph::~StepGraph() = default;
+StepGraph::StepGraph(StepGraph&&) noexcept = default;
+
+void StepGraph::launch(CUstream_st* stream) const {
+  check_cuda(cudaGraphLaunch(handle_->graph, stream), "cudaGraphLaunch");
+}
+
+}  // namespace comba::model_step
