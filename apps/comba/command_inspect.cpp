@@ -14,6 +14,7 @@
 #include "command.h"
 #include "format.h"
 #include "models/causal_lm.h"
+#include "models/mixer_table.h"
 #include "operators/delta_rule/typical_call.h"
 
 namespace comba::cli {
@@ -29,9 +30,11 @@ struct Group {
 
 /// "model.layers.17.attn.q_proj.weight" -> "model.layers.*.attn.q_proj.weight".
 std::string without_layer_number(const std::string& name) {
-  const std::string prefix = "model.layers.";
-  if (!name.starts_with(prefix)) return name;
-  return prefix + "*" + name.substr(std::min(name.find('.', prefix.size()), name.size()));
+  const std::string before = ".layers.";
+  const std::size_t found = name.find(before);
+  if (found == std::string::npos) return name;
+  const std::size_t number = found + before.size();
+  return name.substr(0, number) + "*" + name.substr(std::min(name.find('.', number), name.size()));
 }
 
 std::vector<Group> group_by_layer(const std::vector<models::ParameterRow>& rows) {
@@ -66,6 +69,23 @@ void print_model(const std::filesystem::path& path) {
              static_cast<double>(total) / 1e6, config.num_hidden_layers, format_bytes(total * 4));
 }
 
+struct MixerFlags {
+  std::int64_t hidden_size = 1024;
+  std::int64_t tokens = 2048;
+};
+
+void print_mixers(const MixerFlags& flags) {
+  const std::vector<models::MixerRow> rows = models::mixer_table(flags.hidden_size, flags.tokens);
+  fmt::print("{:<21}  {:<14}  {:<6}  {:>9}  {:>12}  {:>12}  {}\n", "mixer", "model_type", "loop", "state", "parameters",
+             "FLOPs/token", "rule");
+  for (const models::MixerRow& row : rows) {
+    fmt::print("{:<21}  {:<14}  {:<6}  {:>9}  {:>12}  {:>12}  {}\n", row.name, row.model_type,
+               row.facts.closed_loop ? "closed" : "open", format_bytes(row.facts.state_bytes),
+               format_count(row.num_parameters), format_count(static_cast<std::int64_t>(row.flops)), row.facts.rule);
+  }
+  fmt::print("One layer {} wide, one stream after {} tokens, in fp32.\n", flags.hidden_size, flags.tokens);
+}
+
 void print_implementations() {
   const std::vector<DeltaRuleImplementation> list = delta_rule_implementations(typical_delta_rule_call());
   std::vector<std::string> names;
@@ -93,6 +113,7 @@ void register_inspect(CLI::App& program) {
                           ->footer(
                               "Examples:\n"
                               "  comba inspect model configs/comba-340m.json\n"
+                              "  comba inspect mixers\n"
                               "  comba inspect implementations");
 
   auto path = std::make_shared<std::filesystem::path>();
@@ -103,6 +124,22 @@ void register_inspect(CLI::App& program) {
                             "  comba inspect model run/checkpoint-001000");
   model->add_option("model", *path, "Model directory, or its config.json")->required()->type_name("PATH");
   model->callback([path] { print_model(*path); });
+
+  auto mixer_flags = std::make_shared<MixerFlags>();
+  CLI::App* mixers =
+      inspect->add_subcommand("mixers", "Every mixer: its rule, whether its loop is closed, its state and its cost")
+          ->footer(
+              "S is the state, d_v x d_k, before a token; the loop is closed where what is written depends on it. "
+              "FLOPs\n"
+              "are those of a token by itself. More in docs/mixers.md.\n"
+              "\n"
+              "Examples:\n"
+              "  comba inspect mixers\n"
+              "  comba inspect mixers --hidden-size 2048 --tokens 131072");
+  mixers->add_option("--hidden-size", mixer_flags->hidden_size, "Width of the model, a multiple of 256")
+      ->capture_default_str();
+  mixers->add_option("--tokens", mixer_flags->tokens, "Tokens read, which attention remembers")->capture_default_str();
+  mixers->callback([mixer_flags] { print_mixers(*mixer_flags); });
 
   CLI::App* implementations = inspect->add_subcommand("implementations", "What runs each operator, best first")
                                   ->footer(

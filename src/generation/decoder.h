@@ -10,10 +10,11 @@ namespace comba::generation {
 
 /// Texts that a model continues side by side, by one token each a step: the rows 0 .. num_rows() - 1.
 /// The state of a recurrent layer has one size at any length of text, so that the rows are one batch. What attention
-/// remembers grows and knows its positions: a model that has it reads each row by itself.
+/// remembers grows, and some recurrent layers know their positions: a model that has such layers reads each row by
+/// itself.
 class Decoder {
  public:
-  explicit Decoder(models::CausalLM& model) : model_(model), is_one_batch_(!model.config().attn.has_value()) {}
+  explicit Decoder(models::CausalLM& model) : model_(model), is_one_batch_(!model.knows_positions()) {}
 
   std::int64_t num_rows() const { return static_cast<std::int64_t>(positions_.size()); }
 

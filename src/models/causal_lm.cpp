@@ -2,20 +2,48 @@
 
 #include <torch/nn/modules/container/modulelist.h>
 
+#include <algorithm>
+
 #include "base/message.h"
 #include "models/initialization.h"
 #include "models/make_mixer.h"
+#include "models/model_family.h"
 #include "nn/block.h"
+#include "nn/layer_norm.h"
 #include "nn/linear.h"
+#include "nn/mixers/hgrn2.h"
 #include "nn/recompute.h"
 #include "nn/rms_norm.h"
+#include "nn/rwkv7_block.h"
 
 namespace comba::models {
 namespace {
 
-std::shared_ptr<nn::Block> make_block(const ModelConfig& config, int64_t layer, const at::TensorOptions& options) {
-  return std::make_shared<nn::Block>(make_mixer(config, layer, options), config.hidden_size, config.intermediate_size,
-                                     config.norm_eps, options);
+/// What the checkpoints of a model type call the parts of a model.
+struct PartNames {
+  std::string backbone = "model";
+  std::string final_norm = "norm";
+  nn::BlockNames block;
+};
+
+PartNames part_names(const ModelConfig& config) {
+  if (config.model_type != "mamba2") return {};
+  return {.backbone = "backbone", .final_norm = "norm_f", .block = {.norm = "norm", .mixer = "mixer"}};
+}
+
+std::shared_ptr<nn::Layer> make_layer(const ModelConfig& config, int64_t layer, const at::Tensor& lower_bounds,
+                                      const at::TensorOptions& options) {
+  if (config.model_type == "rwkv7") {
+    const nn::RWKV7BlockOptions block{.mixer = rwkv7_options(config, layer),
+                                      .intermediate_size = config.intermediate_size,
+                                      .norm_bias = config.family.norm_bias,
+                                      .is_last = layer + 1 == config.num_hidden_layers};
+    return std::make_shared<nn::RWKV7Block>(block, options);
+  }
+  const std::shared_ptr<nn::Mixer> mixer = make_mixer(config, layer, options);
+  if (auto* hgrn2 = dynamic_cast<nn::HGRN2Mixer*>(mixer.get())) hgrn2->set_lower_bounds(lower_bounds);
+  return std::make_shared<nn::Block>(mixer, config.hidden_size, config.intermediate_size, config.norm_eps, options,
+                                     part_names(config).block);
 }
 
 /// Parameter: weight [vocab, D].
@@ -39,12 +67,24 @@ class CausalLM::Backbone : public torch::nn::Module {
   Backbone(const ModelConfig& config, const at::TensorOptions& options)
       : embeddings_(register_module("embeddings",
                                     std::make_shared<Embedding>(config.vocab_size, config.hidden_size, options))) {
+    at::Tensor lower_bounds;
+    if (config.model_type == "hgrn2" && config.family.use_lower_bound) {
+      lower_bounds =
+          register_parameter("lower_bounds", at::empty({config.num_hidden_layers, config.hidden_size}, options));
+    }
     const auto layers = register_module("layers", std::make_shared<torch::nn::ModuleListImpl>());
     for (int64_t layer = 0; layer < config.num_hidden_layers; ++layer) {
-      layers_.push_back(make_block(config, layer, options));
+      layers_.push_back(make_layer(config, layer, lower_bounds, options));
       layers->push_back(layers_.back());
     }
-    norm_ = register_module("norm", std::make_shared<nn::RMSNorm>(config.hidden_size, config.norm_eps, options));
+    if (config.model_type == "rwkv7") {
+      layer_norm_ =
+          register_module("norm", std::make_shared<nn::LayerNorm>(config.hidden_size, /*num_groups=*/1, config.norm_eps,
+                                                                  config.family.norm_bias, options));
+    } else {
+      norm_ = register_module(part_names(config).final_norm,
+                              std::make_shared<nn::RMSNorm>(config.hidden_size, config.norm_eps, options));
+    }
   }
 
   at::Tensor forward(const at::Tensor& input_ids, const nn::TokenSpan& span, ModelState* state,
@@ -57,7 +97,7 @@ class CausalLM::Backbone : public torch::nn::Module {
       };
       x = pass.recompute_blocks ? nn::recompute_in_backward(block, x) : block(x);
     }
-    const at::Tensor normed = norm_->forward(x);
+    const at::Tensor normed = layer_norm_ ? layer_norm_->forward(x) : norm_->forward(x);
     return pass.compute_dtype ? normed.to(*pass.compute_dtype) : normed;
   }
 
@@ -67,17 +107,22 @@ class CausalLM::Backbone : public torch::nn::Module {
     return state;
   }
 
+  bool knows_positions() const {
+    return std::any_of(layers_.begin(), layers_.end(), [](const auto& layer) { return layer->knows_positions(); });
+  }
+
   const at::Tensor& embedding_weight() const { return embeddings_->weight(); }
 
  private:
   std::shared_ptr<Embedding> embeddings_;
-  std::vector<std::shared_ptr<nn::Block>> layers_;
+  std::vector<std::shared_ptr<nn::Layer>> layers_;
   std::shared_ptr<nn::RMSNorm> norm_;
+  std::shared_ptr<nn::LayerNorm> layer_norm_;  // in place of it
 };
 
 CausalLM::CausalLM(const ModelConfig& config, const at::TensorOptions& options) : config_(config) {
   validate(config);
-  backbone_ = register_module("model", std::make_shared<Backbone>(config, options));
+  backbone_ = register_module(part_names(config).backbone, std::make_shared<Backbone>(config, options));
   if (config.tie_word_embeddings) return;
   lm_head_ = register_module("lm_head", std::make_shared<nn::Linear>(config.hidden_size, config.vocab_size, options));
 }
@@ -124,6 +169,8 @@ at::Tensor CausalLM::loss(const at::Tensor& input_ids, const at::Tensor& labels,
   const at::Tensor logits = project(hidden(input_ids, /*state=*/nullptr, cu_seqlens, pass));
   return at::cross_entropy_loss(logits.flatten(0, 1).to(at::kFloat), labels.flatten());
 }
+
+bool CausalLM::knows_positions() const { return backbone_->knows_positions(); }
 
 ModelState CausalLM::initial_state(int64_t batch) const { return backbone_->initial_state(batch); }
 

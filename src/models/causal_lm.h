@@ -46,7 +46,8 @@ class CausalLM : public torch::nn::Module {
 
   /// The initialisation of the paper's released code: linear, convolution and embedding weights ~ N(0,
   /// initializer_range); o_proj and down_proj ~ U(-1, 1) / sqrt(fan_in) / sqrt(2 L); norms 1; A_log = log U(0, 16);
-  /// dt_bias = inverse softplus of a log-uniform draw from [1e-3, 1e-1]; D = correction_factor; decay = 1.
+  /// dt_bias = inverse softplus of a log-uniform draw from [1e-3, 1e-1]; D = correction_factor; decay = 1. The vectors
+  /// of RWKV7 have the values of its authors.
   /// The same seed gives the same bits, whatever the number of threads and whatever was drawn before.
   void initialize(uint64_t seed);
 
@@ -67,6 +68,9 @@ class CausalLM : public torch::nn::Module {
 
   /// The state before the first token of B streams.
   ModelState initial_state(int64_t batch) const;
+
+  /// Whether a token's place in its stream matters to some layer: then only streams of one length are one batch.
+  bool knows_positions() const;
 
  private:
   class Backbone;

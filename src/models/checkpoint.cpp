@@ -26,11 +26,11 @@ void require_none(const std::vector<std::string>& names, const char* rule, const
 /// A tied model may come with a copy of its embedding under the name of the output projection.
 void drop_tied_copy(NamedTensors& tensors, const ModelConfig& config, const std::filesystem::path& path) {
   const auto copy = tensors.find("lm_head.weight");
-  const auto original = tensors.find("model.embeddings.weight");
+  const std::string name = config.model_type == "mamba2" ? "backbone.embeddings.weight" : "model.embeddings.weight";
+  const auto original = tensors.find(name);
   if (!config.tie_word_embeddings || copy == tensors.end() || original == tensors.end()) return;
   require(at::equal(copy->second, original->second), ErrorCode::invalid_argument,
-          "[checkpoint] lm_head.weight must equal model.embeddings.weight, since tie_word_embeddings is true (",
-          path.string(), ")");
+          "[checkpoint] lm_head.weight must equal ", name, ", since tie_word_embeddings is true (", path.string(), ")");
   tensors.erase(copy);
 }
 

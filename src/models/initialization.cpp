@@ -2,7 +2,10 @@
 
 #include <ATen/CPUGeneratorImpl.h>
 
+#include <algorithm>
 #include <cmath>
+
+#include "models/rwkv7_initialization.h"
 
 namespace comba::models {
 namespace {
@@ -20,11 +23,15 @@ void draw_time_step(at::Tensor& dt_bias, const at::Generator& generator) {
   dt_bias.copy_(dt + (-at::expm1(-dt)).log());
 }
 
-// Output projections of both halves of a block: smaller with depth, since 2 L of them add up in the residual stream.
-void draw_residual_projection(at::Tensor& weight, int64_t num_layers, const at::Generator& generator) {
+// Output projections of the halves of a block: smaller with depth, since all of them add up in the residual stream.
+void draw_residual_projection(at::Tensor& weight, int64_t num_summands, const at::Generator& generator) {
   const double bound = 1 / std::sqrt(static_cast<double>(weight.size(1)));
   weight.uniform_(-bound, bound, generator);
-  weight.div_(std::sqrt(2.0 * static_cast<double>(num_layers)));
+  weight.div_(std::sqrt(static_cast<double>(num_summands)));
+}
+
+bool ends_with_one_of(const std::string& name, std::initializer_list<const char*> ends) {
+  return std::any_of(ends.begin(), ends.end(), [&](const char* end) { return name.ends_with(end); });
 }
 
 }  // namespace
@@ -41,16 +48,20 @@ void initialize_parameters(torch::nn::Module& model, const ModelConfig& config, 
       draw_time_step(value, generator);
     } else if (name.ends_with(".D")) {
       value.fill_(config.correction_factor);
-    } else if (name.ends_with(".decay") || name.ends_with("norm.weight")) {
+    } else if (ends_with_one_of(name, {".decay", "norm.weight", "norm_f.weight", "g_norm_swish_gate.weight",
+                                       ".inner_norm_weight"})) {
       value.fill_(1);
-    } else if (name.ends_with(".bias")) {
+    } else if (ends_with_one_of(name, {".bias", ".b", ".b1", ".b2", ".inner_norm_bias", ".lower_bounds"})) {
       value.fill_(0);
-    } else if (name.ends_with("o_proj.weight") || name.ends_with("down_proj.weight")) {
-      draw_residual_projection(value, config.num_hidden_layers, generator);
+    } else if (ends_with_one_of(name, {"o_proj.weight", "down_proj.weight", "ffn.value.weight"})) {
+      draw_residual_projection(value, 2 * config.num_hidden_layers, generator);
+    } else if (name.ends_with("out_proj.weight")) {
+      draw_residual_projection(value, config.num_hidden_layers, generator);  // of blocks without an MLP
     } else {
       value.normal_(0, config.initializer_range, generator);
     }
   }
+  if (config.model_type == "rwkv7") set_rwkv7_vectors(model, config);
 }
 
 }  // namespace comba::models

@@ -2,14 +2,22 @@
 
 #include <algorithm>
 
+#include "models/model_family.h"
 #include "nn/mixers/attention.h"
 #include "nn/mixers/comba.h"
 #include "nn/mixers/gated_deltanet.h"
+#include "nn/mixers/gated_slot_attention.h"
 
 namespace comba::models {
 namespace {
 
 std::shared_ptr<nn::Mixer> make_attention(const ModelConfig& config, const at::TensorOptions& tensor_options) {
+  if (config.attn->type == kGatedSlotAttention) {
+    const nn::GatedSlotAttentionOptions options{.hidden_size = config.hidden_size,
+                                                .num_heads = config.attn->num_heads,
+                                                .num_slots = config.attn->num_slots};
+    return std::make_shared<nn::GatedSlotAttentionMixer>(options, tensor_options);
+  }
   const nn::AttentionOptions options{
       .hidden_size = config.hidden_size,
       .num_heads = config.attn->num_heads,
@@ -50,7 +58,9 @@ std::shared_ptr<nn::Mixer> make_comba(const ModelConfig& config, const at::Tenso
 std::shared_ptr<nn::Mixer> make_mixer(const ModelConfig& config, int64_t layer, const at::TensorOptions& options) {
   const bool is_attention =
       config.attn && std::count(config.attn->layers.begin(), config.attn->layers.end(), layer) > 0;
-  return is_attention ? make_attention(config, options) : make_comba(config, options);
+  if (is_attention) return make_attention(config, options);
+  const ModelFamily* family = find_family(config.model_type);
+  return family != nullptr ? family->make_mixer(config, layer, options) : make_comba(config, options);
 }
 
 }  // namespace comba::models

@@ -4,17 +4,12 @@
 #include <cmath>
 
 #include "base/message.h"
+#include "models/model_family.h"
 
 namespace comba::models {
 namespace {
 
-constexpr int64_t kLargestSize = int64_t{1} << 24;  // of any dimension; keeps every product of two inside int64_t
-constexpr int64_t kLargestHeadDim = 256;            // what the operator takes
-
-void require_range(const char* key, int64_t value, int64_t smallest, int64_t largest) {
-  require(value >= smallest && value <= largest, ErrorCode::invalid_argument, "[model_config] ", key, " must be from ",
-          smallest, " to ", largest, "; got ", value);
-}
+constexpr int64_t kLargestHeadDim = 256;  // what the operator takes
 
 void require_choice(const char* key, const std::string& value, const std::string& one, const std::string& other) {
   require(value == one || value == other, ErrorCode::invalid_argument, "[model_config] ", key, " must be ", one, " or ",
@@ -34,6 +29,8 @@ void validate_attention(const ModelConfig& config) {
   require(std::isfinite(attn.rope_theta) && attn.rope_theta > 0, ErrorCode::invalid_argument,
           "[model_config] rope_theta must be positive; got ", attn.rope_theta);
   if (attn.window_size) require_range("window_size", *attn.window_size, 1, kLargestSize);
+  require_choice("attn.type", attn.type, kSoftmaxAttention, kGatedSlotAttention);
+  if (attn.type == kGatedSlotAttention) require_range("attn.num_slots", attn.num_slots, 1, kLargestSize);
   for (int64_t layer : attn.layers) {
     require_range("attn.layers", layer, 0, config.num_hidden_layers - 1);
     require(std::count(attn.layers.begin(), attn.layers.end(), layer) == 1, ErrorCode::invalid_argument,
@@ -41,7 +38,7 @@ void validate_attention(const ModelConfig& config) {
   }
 }
 
-void validate_recurrent_layers(const ModelConfig& config) {
+void validate_delta_rule(const ModelConfig& config) {
   require_range("num_heads", config.num_heads, 1, kLargestSize);
   require_range("num_v_heads", config.num_v_heads, 1, kLargestSize);
   require(config.num_v_heads % config.num_heads == 0, ErrorCode::invalid_argument,
@@ -61,7 +58,11 @@ void validate_recurrent_layers(const ModelConfig& config) {
 int64_t ModelConfig::head_v_dim() const { return std::llround(static_cast<double>(head_dim) * expand_v); }
 
 const std::vector<std::string>& supported_model_types() {
-  static const std::vector<std::string> types = {"comba", "gated_deltanet", "transformer"};
+  static const std::vector<std::string> types = [] {
+    std::vector<std::string> all = {"comba", "gated_deltanet", "transformer"};
+    for (const ModelFamily& family : model_families()) all.push_back(family.model_type);
+    return all;
+  }();
   return types;
 }
 
@@ -86,7 +87,8 @@ void validate(const ModelConfig& config) {
   require_choice("comba_convention", config.convention, "paper", "fla");
   require_choice("comba_rule", config.rule, "splr", "iplr");
   if (config.attn) validate_attention(config);
-  if (config.model_type != "transformer") return validate_recurrent_layers(config);
+  if (const ModelFamily* family = find_family(config.model_type)) return family->validate(config);
+  if (config.model_type != "transformer") return validate_delta_rule(config);
   require(config.attn && static_cast<int64_t>(config.attn->layers.size()) == config.num_hidden_layers,
           ErrorCode::invalid_argument, "[model_config] a transformer has attention in every layer");
 }

@@ -3,9 +3,9 @@
 namespace comba::nn {
 
 Block::Block(std::shared_ptr<Mixer> mixer, int64_t hidden_size, int64_t intermediate_size, double norm_eps,
-             const at::TensorOptions& options)
-    : attn_norm_(register_module("attn_norm", std::make_shared<RMSNorm>(hidden_size, norm_eps, options))),
-      attn_(register_module("attn", std::move(mixer))) {
+             const at::TensorOptions& options, const BlockNames& names)
+    : attn_norm_(register_module(names.norm, std::make_shared<RMSNorm>(hidden_size, norm_eps, options))),
+      attn_(register_module(names.mixer, std::move(mixer))) {
   if (intermediate_size == 0) return;
   mlp_norm_ = register_module("mlp_norm", std::make_shared<RMSNorm>(hidden_size, norm_eps, options));
   mlp_ = register_module("mlp", std::make_shared<SwiGLU>(hidden_size, intermediate_size, options));

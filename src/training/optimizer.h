@@ -16,8 +16,8 @@ struct NamedParameter {
   std::string name;
   at::Tensor tensor;
   /// Decayed are matrices (linear maps, embeddings, convolution filters), not vectors (norm weights, biases, A_log,
-  /// dt_bias, D, decay).
-  bool weight_decay = tensor.dim() >= 2;
+  /// dt_bias, D, decay; RWKV7's, which are [1, 1, D]).
+  bool weight_decay = tensor.dim() == 2 || (tensor.dim() > 2 && tensor.size(0) > 1);
 };
 
 struct AdamWOptions {

@@ -53,7 +53,7 @@ TEST(Fixtures, WhatCannotBeComparedIsNotPassedOver) {
   models::write_safetensors(directory.path() / "a.safetensors", {{"something", at::zeros({1})}});
   write_file_atomically(directory.path() / "b.safetensors", "no tensors");
   std::filesystem::create_directory(directory.path() / "c");
-  write_file_atomically(directory.path() / "c" / "config.json", R"({"model_type": "mamba2"})");
+  write_file_atomically(directory.path() / "c" / "config.json", R"({"model_type": "samba"})");
   std::filesystem::create_directory(directory.path() / "d");
   write_file_atomically(directory.path() / "d" / "config.json", R"({"model_type": "comba"})");
 
@@ -62,7 +62,7 @@ TEST(Fixtures, WhatCannotBeComparedIsNotPassedOver) {
   EXPECT_THAT(results[0].failure, HasSubstr("got neither"));
   EXPECT_THAT(results[1].failure, HasSubstr("b.safetensors"));
   EXPECT_FALSE(results[2].failed());
-  EXPECT_THAT(results[2].not_run, HasSubstr("mamba2"));
+  EXPECT_THAT(results[2].not_run, HasSubstr("samba"));
   EXPECT_THAT(results[3].failure, HasSubstr("hidden_size is missing"));
 }
 

@@ -44,14 +44,37 @@ TEST(ModelConfig, EveryConfigurationHasItsSize) {
   const std::map<std::string, int64_t> sizes = {
       {"comba-1.3b.json", 1'213'997'440},
       {"comba-340m.json", 366'763'392},
+      {"comba-gsa-340m.json", 364'344'912},
+      {"comba-gsa-tiny.json", 119'212},
       {"comba-mamba-like-340m.json", 350'985'312},
+      {"comba-swa-340m.json", 353'931'456},
       {"comba-tiny.json", 135'064},
       {"gdn-340m.json", 366'763'392 - 24 * (4 + 4)},  // no D, no decay
       {"gdn-tiny.json", 135'064 - 2 * (2 + 2)},
+      {"gla-340m.json", 341'707'776},
+      {"gla-tiny.json", 102'336},
+      {"gsa-340m.json", 347'415'552},
+      {"gsa-tiny.json", 103'360},
+      {"hgrn2-340m.json", 341'148'672},
+      {"hgrn2-tiny.json", 99'392},
       {"hybrid-340m.json", 21 * 13'916'432 + 3 * 12'847'104 + 32'769'024},
       {"hybrid-tiny.json", 59'052 + 36'992 + 16'960},
+      {"linear-attention-340m.json", 341'105'664},
+      {"linear-attention-tiny.json", 99'200},
+      {"mamba2-340m.json", 349'619'712},
+      {"mamba2-tiny.json", 72'728},
+      {"miras-340m.json", 342'206'592},
+      {"miras-tiny.json", 101'324},
+      {"retnet-340m.json", 347'403'264},
+      {"retnet-tiny.json", 132'032},
+      {"rwkv7-340m.json", 352'398'336},
+      {"rwkv7-tiny.json", 94'272},
       {"transformer-340m.json", 24 * 12'847'104 + 32'769'024},
       {"transformer-tiny.json", 2 * 36'992 + 16'960},
+      {"ttt-linear-340m.json", 343'459'200},
+      {"ttt-linear-tiny.json", 105'540},
+      {"ttt-mlp-340m.json", 354'567'552},
+      {"ttt-mlp-tiny.json", 134'724},
   };
   std::map<std::string, int64_t> measured;
   for (const auto& entry : std::filesystem::directory_iterator(kConfigs)) {
@@ -116,9 +139,10 @@ TEST(ModelConfig, AForeignFileMeansFlasConventionAndDefaults) {
 }
 
 TEST(ModelConfig, AnUnsupportedModelTypeIsNamed) {
-  const auto parse_mamba = [] { parse_model_config(R"({"model_type": "mamba2", "state_size": 16})"); };
-  EXPECT_THAT(parse_mamba, Throws<Error>(Property(&Error::code, ErrorCode::unsupported)));
-  EXPECT_THAT(parse_mamba, ThrowsMessage<Error>(HasSubstr("comba, gated_deltanet, transformer; got mamba2")));
+  const auto parse_samba = [] { parse_model_config(R"({"model_type": "samba", "state_size": 16})"); };
+  EXPECT_THAT(parse_samba, Throws<Error>(Property(&Error::code, ErrorCode::unsupported)));
+  EXPECT_THAT(parse_samba, ThrowsMessage<Error>(HasSubstr("comba, gated_deltanet, transformer, linear_attn")));
+  EXPECT_THAT(parse_samba, ThrowsMessage<Error>(HasSubstr("miras; got samba")));
 }
 
 struct BadConfig {

@@ -78,4 +78,17 @@ LayerState AttentionMixer::initial_state(int64_t batch) const {
   return {.tensors = {none, none}};
 }
 
+MixerFacts AttentionMixer::facts(int64_t num_tokens) const {
+  const int64_t seen = std::min(num_tokens, options_.window_size.value_or(num_tokens));
+  const int64_t kept = std::min(num_tokens, options_.window_size.value_or(num_tokens + 1) - 1);
+  const auto element_bytes = static_cast<int64_t>(initial_state(1).tensors[0].element_size());
+  return {
+      .rule =
+          options_.window_size ? "o = softmax(q K^T) V over the last tokens" : "o = softmax(q K^T) V over all tokens",
+      .closed_loop = false,
+      .state_bytes = 2 * kept * options_.num_kv_heads * head_dim_ * element_bytes,
+      .rule_flops = 4.0 * static_cast<double>(seen * options_.hidden_size),
+  };
+}
+
 }  // namespace comba::nn

@@ -26,6 +26,8 @@ class AttentionMixer : public Mixer {
 
   at::Tensor forward(const at::Tensor& x, const TokenSpan& span, LayerState* state) override;
   LayerState initial_state(int64_t batch) const override;
+  MixerFacts facts(int64_t num_tokens) const override;
+  bool knows_positions() const override { return true; }
 
  private:
   at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) const;

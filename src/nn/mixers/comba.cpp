@@ -89,4 +89,18 @@ LayerState CombaMixer::initial_state(int64_t batch) const {
   return state;
 }
 
+MixerFacts CombaMixer::facts(int64_t) const {
+  const bool is_comba = options_.delta_rule.rule == Rule::comba;
+  const std::string correction = options_.use_output_correction ? "(q - d k)" : "q";
+  const std::string strength = options_.use_inner_decay ? "b beta" : "beta";
+  return {
+      .rule = is_comba ? "S (a - " + strength + " k k^T) + beta v k^T, o = S " + correction
+                       : "S a (I - " + strength + " k k^T) + beta v k^T, o = S " + correction,
+      .closed_loop = true,
+      .state_bytes = state_bytes(initial_state(1)),
+      // decay, S k, the write, S q
+      .rule_flops = 7.0 * static_cast<double>(options_.num_v_heads * options_.head_k_dim * options_.head_v_dim),
+  };
+}
+
 }  // namespace comba::nn

@@ -37,6 +37,7 @@ class CombaMixer : public Mixer {
 
   at::Tensor forward(const at::Tensor& x, const TokenSpan& span, LayerState* state) override;
   LayerState initial_state(int64_t batch) const override;
+  MixerFacts facts(int64_t num_tokens) const override;
 
  private:
   /// q, k or v: projection, convolution, SiLU.  `which` counts them, for the tail in `state`.
