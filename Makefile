@@ -18,7 +18,7 @@ ctest := .venv/bin/ctest --output-on-failure --no-tests=error --test-dir
 sources := git ls-files -- '*.h' '*.cpp' '*.cuh' '*.cu'
 
 .DEFAULT_GOAL := build
-.PHONY: help setup build demo test test-long test-fixtures require-fixtures format lint asan tsan gpu-test gpu-sanitize bench fuzz install clean
+.PHONY: help setup build demo mqar test test-long test-fixtures require-fixtures format lint asan tsan gpu-test gpu-sanitize bench fuzz install clean
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 16
@@ -42,6 +42,13 @@ demo: setup ## train, evaluate and sample a small model on text of this machine,
 	$(call configure,release)
 	@$(cmake) --build $(build) -j $(JOBS) --target comba_cli
 	@$(python) scripts/demo.py $(if $(TEXT),--text '$(TEXT)') $(if $(SEED),--seed $(SEED)) $(if $(THREADS),--threads $(THREADS))
+
+mqar: setup ## compare mixers in recall, small enough for a CPU; goes on where it was stopped
+	@mkdir -p build
+	$(call configure,release)
+	@$(cmake) --build $(build) -j $(JOBS) --target comba_cli
+	@$(build)/bin/comba mqar --out build/mqar $(if $(wildcard build/mqar/results.json),--resume)
+	@PYTHONPATH=python $(python) -m comba.plot_mqar build/mqar/results.json
 
 test: build ## build and run the tests (not the long ones)
 	@$(ctest) $(build) -j $(JOBS) -LE '^long$$'

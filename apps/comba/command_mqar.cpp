@@ -27,7 +27,7 @@ linear maps may use TF32.
 
 Examples:
   comba mqar --out small
-  comba mqar --setting mixture --mixers comba,gated_deltanet,softmax --sizes 128 --learning-rates 1e-3,3e-3 --out mixture
+  comba mqar --setting mixture --mixers comba,softmax --sizes 128 --learning-rates 1e-3,3e-3 --out mixture
   comba mqar --setting mixture --mixers comba:use_inner_decay=false --sizes 128 --out mixture --resume
   comba mqar --setting figure2 --data-sets 64x4,128x8 --sizes 64 --out figure2 --device cuda
   comba mqar --train 64x4x2000 --test 64x4x200 --vocab 100 --dump mqar.safetensors)";

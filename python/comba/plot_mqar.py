@@ -1,14 +1,19 @@
-"""Draws what comba mqar or comba task found as an SVG file: python -m comba.plot_mqar RESULTS.json --out accuracy.svg
+"""Draws what comba mqar or comba task found: python -m comba.plot_mqar RESULTS.json [--out picture.png]
 
-For each data set there are two pictures. On the left, accuracy against the bytes of state that a mixer keeps of one
+For each data set there are two panels. On the left, accuracy against the bytes of state that a mixer keeps of one
 sequence, a point for each width; on the right, accuracy by the number of pairs, or by length, of each mixer's best
-cell. Of several learning rates the best one counts.
+width. Of several learning rates the best one counts. A sweep may be in progress. Pictures need the package matplotlib.
 """
 
 import argparse
 import json
 import pathlib
 import sys
+
+from comba import _plot_style
+from comba.plot import parse_picture
+
+AXES = {"pairs": "key-value pairs", "length": "length (tokens)"}
 
 
 def best_cells(cells: list[dict], data_set: str) -> dict[str, list[dict]]:
@@ -32,10 +37,10 @@ def slices_of(cell: dict) -> tuple[list[int], list[float]]:
 def draw_state(axes, mixers: dict[str, list[dict]]) -> None:
     for index, (mixer, cells) in enumerate(mixers.items()):
         sizes, accuracies = [cell["state_bytes"] for cell in cells], [cell["accuracy"] for cell in cells]
-        axes.plot(sizes, accuracies, "o-", color=f"C{index}", markersize=5, label=mixer)
+        axes.plot(sizes, accuracies, **_plot_style.style_of(index) | _plot_style.marker_of(index), label=mixer)
         for cell in cells:
             axes.annotate(f"d {cell['hidden_size']}", (cell["state_bytes"], cell["accuracy"]), fontsize=7,
-                          textcoords="offset points", xytext=(4, -9))
+                          textcoords="offset points", xytext=(5, -9))
     axes.set_xscale("log")
     axes.set_xlabel("state of one sequence (bytes)")
 
@@ -43,47 +48,45 @@ def draw_state(axes, mixers: dict[str, list[dict]]) -> None:
 def draw_slices(axes, mixers: dict[str, list[dict]], kind: str) -> None:
     for index, (mixer, cells) in enumerate(mixers.items()):
         best = max(cells, key=lambda cell: cell["accuracy"])
-        axes.plot(*slices_of(best), "o-", color=f"C{index}", markersize=5, label=f"{mixer}, d {best['hidden_size']}")
+        style = _plot_style.style_of(index) | _plot_style.marker_of(index)
+        axes.plot(*slices_of(best), **style, label=f"{mixer}, d {best['hidden_size']}")
+    ticks = sorted({part["slice"] for cells in mixers.values() for cell in cells for part in cell["slices"]})
     axes.set_xscale("log", base=2)
-    axes.set_xlabel({"pairs": "key-value pairs", "length": "length (tokens)"}[kind])
+    axes.set_xticks(ticks, [str(tick) for tick in ticks])
+    axes.set_xlabel(AXES[kind])
 
 
 def draw(results: dict, out: pathlib.Path) -> None:
-    """Two pictures beside each other for each data set that has cells."""
-    import matplotlib
-
-    matplotlib.use("svg")
-    matplotlib.rcParams["svg.hashsalt"] = "comba"  # equal numbers make equal files
-    from matplotlib import pyplot
-
     drawn = [data for data in results["data_sets"] if best_cells(results["cells"], data["name"])]
     if not drawn:
         raise ValueError("no cell is finished")
-    figure, rows = pyplot.subplots(len(drawn), 2, figsize=(10, 4 * len(drawn)), layout="constrained", squeeze=False)
-    for (left, right), data in zip(rows, drawn):
-        mixers = best_cells(results["cells"], data["name"])
-        draw_state(left, mixers)
-        draw_slices(right, mixers, data["slices"])
-        for axes in (left, right):
-            axes.set_title(data["name"])
-            axes.set_ylabel("accuracy")
-            axes.set_ylim(-0.03, 1.03)
-            axes.grid(alpha=0.3)
-            axes.legend(fontsize=8)
-    figure.savefig(out, metadata={"Date": None})
+    with _plot_style.pyplot() as plt:
+        figure, rows = plt.subplots(len(drawn), 2, figsize=(10, 4 * len(drawn)), layout="constrained", squeeze=False)
+        for (left, right), data in zip(rows, drawn):
+            mixers = best_cells(results["cells"], data["name"])
+            draw_state(left, mixers)
+            draw_slices(right, mixers, data["slices"])
+            for axes in (left, right):
+                axes.set_title(data["name"])
+                axes.set_ylabel("accuracy")
+                axes.set_ylim(-0.03, 1.03)
+                axes.legend(fontsize=8)
+        _plot_style.save(figure, out)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m comba.plot_mqar", description=__doc__.split("\n")[0])
-    parser.add_argument("results", type=pathlib.Path, metavar="RESULTS.json", help="file that comba mqar or task wrote")
-    parser.add_argument("--out", type=pathlib.Path, help="SVG file to write (default: accuracy.svg beside the results)")
+    parser = argparse.ArgumentParser(prog="python -m comba.plot_mqar", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("results", type=pathlib.Path, metavar="RESULTS.json", help="file that comba mqar or comba task wrote")
+    parser.add_argument("--out", type=parse_picture, metavar="FILE", help="picture to write: .png, .svg or .pdf (default: accuracy.png beside the results)")
     options = parser.parse_args(arguments)
-    out = options.out or options.results.parent / "accuracy.svg"
+    out = options.out or options.results.parent / "accuracy.png"
     try:
         draw(json.loads(options.results.read_text(encoding="utf-8")), out)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        what = f"{options.results} is no results of comba mqar: no {error}" if isinstance(error, KeyError) else error
-        print(f"python -m comba.plot_mqar: {what}", file=sys.stderr)
+    except (KeyError, TypeError):
+        print(f"python -m comba.plot_mqar: {options.results} must be results of comba mqar or comba task", file=sys.stderr)
+        return 1
+    except (OSError, ValueError, _plot_style.NoMatplotlib) as error:
+        print(f"python -m comba.plot_mqar: {error}", file=sys.stderr)
         return 1
     print(out)
     return 0

@@ -41,7 +41,7 @@ def test_a_sweep_leaves_its_cells_and_goes_on_with_more(comba):
         assert (cell["device"], cell["threads"], cell["tf32"], cell["diverged"]) == ("cpu", 1, False, False)
         assert f"{cell['accuracy']:.4f}" in table
     comba_state, softmax_state = (cell["state_bytes"] for cell in first["cells"])
-    assert comba_state == 4 * (2 * 8 * 8 + 3 * 3 * 16)  # two heads, three tails of convolutions
+    assert comba_state == 4 * (16 * 16 + 3 * 3 * 16)  # one head, three tails of convolutions
     assert softmax_state == 4 * 2 * 16 * 16
 
     assert "out holds results (continue them with --resume)" in comba.fail(2, *sweep, "--mixers", "comba")
@@ -49,8 +49,8 @@ def test_a_sweep_leaves_its_cells_and_goes_on_with_more(comba):
     second = results(comba, "out")
     assert second["cells"][:2] == first["cells"]
     assert [cell["mixer"] for cell in second["cells"]] == ["comba", "softmax", "gated_deltanet"]
-    assert plot_mqar.main([str(comba.folder / "out" / "results.json")]) == 0
-    assert "gated_deltanet" in (comba.folder / "out" / "accuracy.svg").read_text()
+    assert plot_mqar.main([str(comba.folder / "out" / "results.json"), "--out", str(comba.folder / "out.svg")]) == 0
+    assert "<!-- gated_deltanet -->" in (comba.folder / "out.svg").read_text()
 
 
 def test_a_stopped_sweep_goes_on_as_if_nothing_had_happened(comba):
@@ -75,7 +75,7 @@ def test_a_stopped_sweep_goes_on_as_if_nothing_had_happened(comba):
 
 
 @pytest.mark.parametrize(
-    "change, what", [({"epochs": 3}, "training"), ({"heads": 1}, "model"), ({"train": "16x2x300"}, "data_sets")]
+    "change, what", [({"epochs": 3}, "training"), ({"heads": 2}, "model"), ({"train": "16x2x300"}, "data_sets")]
 )
 def test_results_of_other_settings_are_not_mixed(comba, change, what):
     comba.succeed(*tiny(epochs=1, mixers="softmax", out="out"))
@@ -93,7 +93,8 @@ def test_results_of_other_settings_are_not_mixed(comba, change, what):
         ({"heads": 3}, "must be a multiple of its heads; got 16 and 3"),
         ({"layers": 1}, "at least 2 layers"),
         ({"learning_rates": "0"}, "a learning rate must be positive; got 0"),
-        ({"device": "gpu"}, "[device] must be cpu"),
+        ({"device": "gpu"}, "[device] must be cpu, cuda or cuda:N; got 'gpu'"),
+        ({"device": "cuda:x"}, "[device] must be cpu, cuda or cuda:N; got 'cuda:x'"),
         ({"epochs": 0}, "--epochs"),
     ],
 )
@@ -122,3 +123,13 @@ def test_every_task_trains_and_is_tested_at_its_lengths(comba, task):
     cells = results(comba, "out")["cells"]
     assert [cell["mixer"] for cell in cells] == ["gated_deltanet:allow_neg_eigval=true", "comba:comba_rule=iplr"]
     assert [[part["slice"] for part in cell["slices"]] for cell in cells] == [[8, 16]] * 2
+
+
+def test_a_closed_loop_solves_what_linear_attention_cannot(comba):
+    comba.succeed("mqar", "--vocab", 64, "--train", "16x2x2000,32x4x2000", "--test", "32x2x200,32x4x200", "--sizes", 16,
+                  "--batch-size", 32, "--learning-rates", "2e-2", "--epochs", 8, "--threads", 1, "--out", "out",
+                  "--mixers", "comba,linear_attn")
+    closed, opened = results(comba, "out")["cells"]
+    assert closed["accuracy"] > 0.9
+    assert opened["accuracy"] < 0.75
+    assert opened["state_bytes"] == 4 * 16 * 16

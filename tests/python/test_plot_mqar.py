@@ -32,16 +32,18 @@ def test_slices_stand_in_their_order():
     assert plot_mqar.slices_of(cell("comba", 64, 1e-3, 0.5)) == ([4, 16], [0.6, 0.4])
 
 
-def test_draws_the_same_svg_twice(tmp_path, capsys):
+def test_draws_the_same_picture_twice(tmp_path, capsys):
     results = tmp_path / "results.json"
     results.write_text(json.dumps(RESULTS))
-    assert plot_mqar.main([str(results)]) == 0
-    assert plot_mqar.main([str(results), "--out", str(tmp_path / "again.svg")]) == 0
-    first = (tmp_path / "accuracy.svg").read_text()
+    for name in ("a.svg", "b.svg"):
+        assert plot_mqar.main([str(results), "--out", str(tmp_path / name)]) == 0
+    first = (tmp_path / "a.svg").read_text()
     assert xml.fromstring(first).tag.endswith("svg")
-    assert "softmax" in first and "d 128" in first
-    assert first == (tmp_path / "again.svg").read_text()
-    assert "again.svg" in capsys.readouterr().out
+    assert "<!-- softmax -->" in first and "<!-- d 128 -->" in first and "<!-- without-cells -->" not in first
+    assert first == (tmp_path / "b.svg").read_text()
+    assert plot_mqar.main([str(results)]) == 0
+    assert (tmp_path / "accuracy.png").read_bytes().startswith(b"\x89PNG")
+    assert "accuracy.png" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("content", [None, "", "[]", "{}", '{"data_sets": [], "cells": []}'])
