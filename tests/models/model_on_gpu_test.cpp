@@ -67,8 +67,9 @@ TEST_P(ModelOnGpu, LossAndGradientsAreThoseOfTheCpu) {
   }
 }
 
-/// In 16 bits the errors are those of the CPU, whose layers are computed in fp32 between the same roundings. The operator
-/// there rounds the operands of its products too: what remains of it shows in sums over all tokens for a few heads.
+/// In 16 bits the errors are those of the CPU, whose layers are computed in fp32 between the same roundings. The
+/// operator there rounds the operands of its products too: what remains of it shows in sums over all tokens for a few
+/// heads.
 TEST_P(ModelOnGpu, SixteenBitsAreAsExactAsOnTheCpu) {
   for (const bool packed : {false, true}) {
     const PassOptions pass{.compute_dtype = at::kBFloat16};
