@@ -55,7 +55,17 @@ struct GenerateFlags {
   bool no_echo = false;
   std::string python = "python3";
   int threads = 0;
+  std::optional<std::string> dtype;
+  std::optional<std::int64_t> chunk_length;
 };
+
+/// Moves the weights to the dtype that was asked for: bf16 on a GPU if none was. Also what else depends on the device.
+void prepare(models::CausalLM& model, GenerateFlags& flags) {
+  const bool on_gpu = model.device().is_cuda();
+  const std::string dtype = flags.dtype.value_or(on_gpu ? "bf16" : "f32");
+  if (dtype == "bf16") model.to(at::kBFloat16);
+  flags.options.chunk_length = flags.chunk_length.value_or(on_gpu ? 4096 : 1024);
+}
 
 /// The texts to be continued, in order.
 std::vector<std::string> read_prompts(const GenerateFlags& flags) {
@@ -86,6 +96,7 @@ void run_generate(GenerateFlags flags) {
   const std::filesystem::path directory = training::find_model_directory(flags.model);
   const data::Tokenizer tokenizer = training::load_tokenizer(directory, flags.python);
   const auto model = models::load_model(directory);
+  prepare(*model, flags);
   flags.options.vocab = tokenizer.vocab();
   flags.options.stop_token = tokenizer.bos();  // the next document begins
   flags.options.keep_states = !flags.state_out.empty();
@@ -171,9 +182,12 @@ void register_generate(CLI::App& program) {
   command->add_option("--batch", options.batch_size, "Texts continued side by side, at most (default 8)")
       ->check(CLI::PositiveNumber.description(""))
       ->type_name("N");
-  command->add_option("--chunk", options.chunk_length, "Tokens of a prompt read at once (default 1024)")
+  command->add_option("--chunk", flags->chunk_length, "Tokens of a prompt read at once (default 1024, on a GPU 4096)")
       ->check(CLI::PositiveNumber.description(""))
       ->type_name("N");
+  command->add_option("--dtype", flags->dtype, "Of the weights: f32 or bf16 (default f32, on a GPU bf16)")
+      ->check(CLI::IsMember({"f32", "bf16"}))
+      ->type_name("DTYPE");
   command->add_flag("--no-echo", flags->no_echo, "Do not print the prompt");
   command->add_flag("--json", flags->json, "Print one JSON object a text");
   command->add_option("--python", flags->python, "Python for the texts of a tokenizer.json (default python3)")

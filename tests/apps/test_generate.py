@@ -40,6 +40,17 @@ def test_long_prompts_are_read_in_chunks(comba):
     assert continuation(comba, prompt, 40) == continuation(comba, prompt, 40, "--chunk", 100)
 
 
+def test_the_weights_may_be_bf16(comba):
+    text = continuation(comba, "The text", 30, "--dtype", "bf16")
+    assert len(text) > 10
+    assert continuation(comba, "The text", 30, "--dtype", "f32") == continuation(comba, "The text", 30)
+    state = ("--state-out", "bf16.state", "--dtype", "bf16")
+    continuation(comba, "The text", 10, *state)
+    error = comba.fail(2, *GREEDY, "--state-in", "bf16.state", "--max-tokens", 1)
+    assert "weights are others" in error
+    assert "f32" in comba.fail(2, *GREEDY, "--prompt", "x", "--dtype", "fp8")
+
+
 def test_nothing_of_a_stop_string_is_printed(comba):
     text = continuation(comba, "The text", 60)
     stop = text[20:25]

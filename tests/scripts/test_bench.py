@@ -63,6 +63,20 @@ def test_a_gpu_is_timed_or_told_to_be_missing(comba_program, tmp_path):
     assert results["cold_starts"][0]["first_seconds"] > results["cold_starts"][0]["second_seconds"]
 
 
+def test_generation_is_timed_or_a_gpu_told_to_be_missing(comba_program, tmp_path):
+    words = ["decode", "--model", tree.ROOT / "configs/comba-tiny.json", "--batch-size", "1,3", "--steps", "4"]
+    words += ["--prompt-tokens", "256", "--json", tmp_path / "decode.json"]
+    bench = subprocess.run([comba_program, "bench", *map(str, words)], capture_output=True, text=True)
+    if bench.returncode != 0:
+        assert bench.returncode == 1 and "--device cuda needs a" in bench.stderr and bench.stderr.count("\n") == 1
+        return
+    results = json.loads((tmp_path / "decode.json").read_text())
+    one, three = results["decode"]
+    assert (one["batch_size"], three["batch_size"]) == (1, 3) and three["bytes"] > one["bytes"]
+    assert one["floor_ms"] == pytest.approx(one["bytes"] / results["ceilings"]["copy_bytes_per_second"] * 1e3)
+    assert results["prefill"]["ms"] > results["prefill"]["products_ms"] > 0
+
+
 def test_wrong_usage_is_told_in_one_line(comba_program):
     for words, told in (
         (["operator", "--device", "cuda", "--threads", "2"], "--threads is for --device cpu"),
@@ -70,6 +84,8 @@ def test_wrong_usage_is_told_in_one_line(comba_program):
         (["operator", "--filter", "nothing like this"], "matches no row"),
         (["operator", "--filter", "("], "must be a regular expression"),
         (["operator", "--device", "toaster"], "toaster"),
+        (["decode"], "--model is required (see comba bench decode --help)"),
+        (["decode", "--model", "x.json", "--state-dtype", "f8"], "f8"),
         ([], "subcommand"),
     ):
         bench = subprocess.run([comba_program, "bench", *words], capture_output=True, text=True)

@@ -71,6 +71,8 @@ std::string step_refusal(models::CausalLM& model) {
     }
   }
   const auto mixers = mixers_of(model);
+  const auto num_layers = static_cast<std::size_t>(model.config().num_hidden_layers);
+  if (mixers.size() != num_layers) return "every layer must have a mixer of the Comba and Gated DeltaNet family";
   for (std::size_t layer = 0; layer < mixers.size(); ++layer) {
     if (mixers[layer] == nullptr) {
       return concat("every layer must be of the Comba and Gated DeltaNet family; layer ", layer, " is not");
