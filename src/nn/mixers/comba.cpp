@@ -49,17 +49,26 @@ CombaMixer::CombaMixer(const CombaOptions& options, const at::TensorOptions& ten
 }
 
 CombaMixer::Projections CombaMixer::project(const at::Tensor& x) {
+  if (!x.is_cuda()) {
+    // In this order, the reverse of that in which autograd adds up their gradients of x.
+    return {.q = q_proj_->forward(x),
+            .k = k_proj_->forward(x),
+            .v = v_proj_->forward(x),
+            .beta_logit = b_proj_->forward(x),
+            .a = a_proj_->forward(x),
+            .gate = g_proj_ ? g_proj_->forward(x) : at::Tensor()};
+  }
   std::vector<at::Tensor> weights = {q_proj_->weight(), k_proj_->weight(), v_proj_->weight()};
   if (g_proj_) weights.push_back(g_proj_->weight());
   weights.push_back(b_proj_->weight());
   weights.push_back(a_proj_->weight());
-  const std::vector<at::Tensor> y = linear_each(x, weights);
+  const std::vector<at::Tensor> y = joined_linear(x, weights);
   return {.q = y[0],
           .k = y[1],
           .v = y[2],
-          .gate = g_proj_ ? y[3] : at::Tensor(),
           .beta_logit = y[weights.size() - 2],
-          .a = y[weights.size() - 1]};
+          .a = y[weights.size() - 1],
+          .gate = g_proj_ ? y[3] : at::Tensor()};
 }
 
 void CombaMixer::convolve(Projections& y, const TokenSpan& span, LayerState* state) {

@@ -43,7 +43,7 @@ class CombaMixer : public Mixer {
  private:
   /// What is computed of x alone.  q, k [B, T, H K], v, gate [B, T, HV V], beta_logit, a [B, T, HV]
   struct Projections {
-    at::Tensor q, k, v, gate, beta_logit, a;
+    at::Tensor q, k, v, beta_logit, a, gate;
   };
   Projections project(const at::Tensor& x);
   /// q, k and v through convolution and SiLU.
