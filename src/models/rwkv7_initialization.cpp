@@ -8,12 +8,12 @@ namespace {
 
 /// The number of "model.layers.7.attn.x_r"; -1 outside of the layers.
 int64_t layer_of(const std::string& name) {
-  const std::string before = ".layers.";
+  const std::string before = "layers.";
   const size_t found = name.find(before);
   return found == std::string::npos ? -1 : std::stoll(name.substr(found + before.size()));
 }
 
-/// The values of one layer's vectors, each [D].
+/// The values of one layer's vectors, each [D]: the mixer's, whatever the layer calls it, and the MLP's.
 std::map<std::string, at::Tensor> vectors(int64_t layer, const ModelConfig& config) {
   const auto size = static_cast<double>(config.hidden_size), num_layers = static_cast<double>(config.num_hidden_layers);
   const double depth = static_cast<double>(layer) / std::max(num_layers - 1, 1.0);  // 0 .. 1
@@ -27,20 +27,20 @@ std::map<std::string, at::Tensor> vectors(int64_t layer, const ModelConfig& conf
   const at::Tensor slope = along - 0.5;
   const auto shift = [&](double power) { return 1 - share.pow(power * left); };
   return {
-      {"attn.x_r", shift(0.2)},
-      {"attn.x_w", shift(0.9)},
-      {"attn.x_k", shift(0.7)},
-      {"attn.x_v", shift(0.7)},
-      {"attn.x_a", shift(0.9)},
-      {"attn.x_g", shift(0.2)},
+      {"x_r", shift(0.2)},
+      {"x_w", shift(0.9)},
+      {"x_k", shift(0.7)},
+      {"x_v", shift(0.7)},
+      {"x_a", shift(0.9)},
+      {"x_g", shift(0.2)},
       {"ffn.x_k", 1 - share.pow(std::pow(left, 4))},
-      {"attn.k_k", 0.71 - 0.1 * slope},
-      {"attn.k_a", at::full_like(share, 1.02)},
-      {"attn.r_k", at::full_like(share, -0.04)},
-      {"attn.w_lora.lora.2.bias", -5.5 + 6 * along.pow(1 + std::pow(depth, 0.3)) + 2.5 * zigzag},
-      {"attn.a_lora.lora.2.bias", -0.19 + 0.3 * zigzag + 0.4 * slope},
-      {"attn.v_lora.lora.2.bias", 0.73 - 0.4 * slope},
-      {"attn.g_norm.weight", at::full_like(share, std::pow(static_cast<double>(layer + 1) / num_layers, 0.7))},
+      {"k_k", 0.71 - 0.1 * slope},
+      {"k_a", at::full_like(share, 1.02)},
+      {"r_k", at::full_like(share, -0.04)},
+      {"w_lora.lora.2.bias", -5.5 + 6 * along.pow(1 + std::pow(depth, 0.3)) + 2.5 * zigzag},
+      {"a_lora.lora.2.bias", -0.19 + 0.3 * zigzag + 0.4 * slope},
+      {"v_lora.lora.2.bias", 0.73 - 0.4 * slope},
+      {"g_norm.weight", at::full_like(share, std::pow(static_cast<double>(layer + 1) / num_layers, 0.7))},
   };
 }
 
@@ -53,7 +53,9 @@ void set_rwkv7_vectors(torch::nn::Module& model, const ModelConfig& config) {
     if (layer < 0) continue;
     if (parameter.key().ends_with("lora.0.weight")) parameter.value().fill_(0);
     for (const auto& [name, value] : vectors(layer, config)) {
-      if (parameter.key().ends_with("." + name)) parameter.value().copy_(value.view_as(parameter.value()));
+      const bool is_of_part = name.starts_with("ffn.") == (parameter.key().find(".ffn.") != std::string::npos);
+      if (is_of_part && parameter.key().ends_with("." + name))
+        parameter.value().copy_(value.view_as(parameter.value()));
     }
   }
 }

@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <torch/utils.h>
 
+#include <cmath>
+#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "comba/error.h"
@@ -65,6 +67,22 @@ TEST_P(EveryTinyModel, BeginsFiniteWithEveryParameterSet) {
   }
   const double nats = model_.loss(ids_, ids_.roll(-1, 1)).item<double>();
   EXPECT_NEAR(nats, std::log(264.0), 0.5) << "it should know nothing yet";
+}
+
+TEST(Families, AnRWKV7BeginsWithItsAuthorsVectors) {
+  CausalLM model(load_model_config(kConfigs / "rwkv7-tiny.json"));  // 2 layers, D = 64, K = 32
+  model.initialize(1);
+  const auto p = model.named_parameters();
+  const auto channel = [&](const char* name, int64_t c) { return p[name].flatten()[c].item<double>(); };
+  EXPECT_NEAR(channel("model.layers.0.attn.x_r", 32), 1 - std::pow(0.5, 0.2), 1e-6);
+  EXPECT_NEAR(channel("model.layers.1.attn.x_k", 32), 1 - std::pow(0.5, 0.35), 1e-6);
+  EXPECT_NEAR(channel("model.layers.0.ffn.x_k", 32), 0.5, 1e-6);
+  EXPECT_NEAR(channel("model.layers.1.ffn.x_k", 32), 1 - std::pow(0.5, 1.0 / 16), 1e-6);
+  EXPECT_NEAR(channel("model.layers.1.attn.k_a", 5), 1.02, 1e-6);
+  EXPECT_NEAR(channel("model.layers.0.attn.w_lora.lora.2.bias", 0), -8, 1e-5);
+  EXPECT_NEAR(channel("model.layers.1.attn.w_lora.lora.2.bias", 63), 3, 1e-5);
+  EXPECT_NEAR(channel("model.layers.0.attn.g_norm.weight", 7), std::pow(0.5, 0.7), 1e-6);
+  EXPECT_EQ(p["model.layers.1.attn.v_lora.lora.0.weight"].abs().max().item<double>(), 0);
 }
 
 TEST(Families, TheTableSaysWhatAMixerCosts) {
