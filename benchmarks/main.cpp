@@ -14,6 +14,7 @@
 #include "operator_cpu.h"
 #include "operator_gpu.h"
 #include "report.h"
+#include "train_command.h"
 
 namespace comba::benchmarks {
 namespace {
@@ -71,8 +72,11 @@ void bench_on_gpu(const CLI::App& command, const Flags& flags) {
 
 int run(int argc, char** argv) {
   Flags flags;
-  CLI::App program("Time the operators beside what this machine does at best.", "comba bench");
-  program.footer("Examples:\n  comba bench operator --device cpu\n  comba bench operator --device cuda");
+  CLI::App program("Time the operators and training beside what this machine does at best.", "comba bench");
+  program.footer(
+      "Examples:\n  comba bench operator --device cpu\n  comba bench train --model configs/comba-340m.json --device "
+      "cuda");
+  register_train(program);
   CLI::App* command =
       program.add_subcommand("operator", "delta_rule: forward, backward, decode")
           ->footer(
@@ -111,7 +115,8 @@ int run(int argc, char** argv) {
   } catch (const CLI::Success& success) {
     return program.exit(success);
   } catch (const CLI::ParseError& error) {
-    fmt::print(stderr, "comba: error: {} (see comba bench operator --help)\n", error.what());
+    fmt::print(stderr, "comba: error: {} (see comba bench {} --help)\n", error.what(),
+               program.got_subcommand("train") ? "train" : "operator");
     return 2;
   } catch (const std::regex_error&) {
     fmt::print(stderr, "comba: error: --filter must be a regular expression; got '{}'\n", flags.filter);

@@ -14,6 +14,7 @@
 #include "base/file.h"
 #include "base/message.h"
 #include "command.h"
+#include "device_flag.h"
 #include "generation/generate.h"
 #include "generation/state_file.h"
 #include "generation_output.h"
@@ -55,6 +56,7 @@ struct GenerateFlags {
   bool no_echo = false;
   std::string python = "python3";
   int threads = 0;
+  std::string device = "cpu";
 };
 
 /// The texts to be continued, in order.
@@ -86,6 +88,7 @@ void run_generate(GenerateFlags flags) {
   const std::filesystem::path directory = training::find_model_directory(flags.model);
   const data::Tokenizer tokenizer = training::load_tokenizer(directory, flags.python);
   const auto model = models::load_model(directory);
+  model->to(open_device(flags.device));
   flags.options.vocab = tokenizer.vocab();
   flags.options.stop_token = tokenizer.bos();  // the next document begins
   flags.options.keep_states = !flags.state_out.empty();
@@ -181,6 +184,7 @@ void register_generate(CLI::App& program) {
   command->add_option("--threads", flags->threads, "Threads; 0: as many as LibTorch takes by itself")
       ->check(CLI::NonNegativeNumber.description(""))
       ->type_name("N");
+  add_device_flag(*command, flags->device);
   command->callback([flags] { run_generate(*flags); });
 }
 

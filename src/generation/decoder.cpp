@@ -26,8 +26,9 @@ ModelState stacked(const ModelState& above, const ModelState& below) {
 }
 
 ModelState rows_of(const ModelState& state, const at::Tensor& rows) {
-  return transformed(state,
-                     [&](std::size_t, std::size_t, const at::Tensor& tensor) { return tensor.index_select(0, rows); });
+  return transformed(state, [&](std::size_t, std::size_t, const at::Tensor& tensor) {
+    return tensor.index_select(0, rows.to(tensor.device()));
+  });
 }
 
 /// All of 0 .. count - 1 but `row`.
@@ -60,13 +61,13 @@ void Decoder::step(std::span<const std::int64_t> tokens) {
   const at::NoGradGuard no_grad;
   const at::Tensor ids = at::tensor(c10::ArrayRef<std::int64_t>(tokens.data(), tokens.size()), at::kLong).unsqueeze(1);
   if (is_one_batch_) {
-    next_logits_ = model_.next_logits(ids, states_[0]).to(at::kFloat).contiguous();
+    next_logits_ = model_.next_logits(ids, states_[0]).to(at::kCPU, at::kFloat).contiguous();
   } else {
     std::vector<at::Tensor> rows;
     for (std::size_t row = 0; row < states_.size(); ++row) {
       rows.push_back(model_.next_logits(ids.narrow(0, static_cast<std::int64_t>(row), 1), states_[row]));
     }
-    next_logits_ = at::cat(rows).to(at::kFloat);
+    next_logits_ = at::cat(rows).to(at::kCPU, at::kFloat);
   }
   for (std::int64_t& position : positions_) ++position;
 }

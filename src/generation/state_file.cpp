@@ -67,7 +67,7 @@ at::Tensor take(const NamedTensors& tensors, const std::string& name, const at::
   for (std::int64_t i = 0; fits && i < like.dim(); ++i) fits = tensor.size(i) == like.size(i) || like.size(i) == 0;
   require(fits, ErrorCode::io, "[state] '", path.string(), "' must hold ", like.sizes(), ' ', like.scalar_type(),
           "; got ", tensor.sizes(), ' ', tensor.scalar_type(), " (", name, ")");
-  return tensor.clone();
+  return tensor.clone().to(like.device());
 }
 
 std::int64_t parse_position(const std::string& text, const std::filesystem::path& path) {

@@ -125,6 +125,8 @@ CausalLM::CausalLM(const ModelConfig& config, const at::TensorOptions& options) 
   lm_head_ = register_module("lm_head", std::make_shared<nn::Linear>(config.hidden_size, config.vocab_size, options));
 }
 
+at::Device CausalLM::device() const { return backbone_->embedding_weight().device(); }
+
 void CausalLM::initialize(uint64_t seed) { initialize_parameters(*this, config_, seed); }
 
 at::Tensor CausalLM::hidden(const at::Tensor& input_ids, ModelState* state, const at::Tensor& cu_seqlens,
@@ -143,7 +145,7 @@ at::Tensor CausalLM::hidden(const at::Tensor& input_ids, ModelState* state, cons
             " to ", largest.item<int64_t>());
   }
   const nn::TokenSpan span{.cu_seqlens = cu_seqlens, .first_position = state == nullptr ? 0 : state->position};
-  const at::Tensor hidden = backbone_->forward(input_ids, span, state, pass);
+  const at::Tensor hidden = backbone_->forward(input_ids.to(device()), span, state, pass);
   if (state != nullptr) state->position += input_ids.size(1);
   return hidden;
 }
@@ -165,7 +167,7 @@ at::Tensor CausalLM::loss(const at::Tensor& input_ids, const at::Tensor& labels,
   require(labels.sizes() == input_ids.sizes(), ErrorCode::invalid_argument,
           "[model] labels must have the shape of input_ids ", input_ids.sizes(), "; got ", labels.sizes());
   const at::Tensor logits = project(hidden(input_ids, /*state=*/nullptr, cu_seqlens, pass));
-  return at::cross_entropy_loss(logits.flatten(0, 1).to(at::kFloat), labels.flatten());
+  return at::cross_entropy_loss(logits.flatten(0, 1).to(at::kFloat), labels.to(logits.device()).flatten());
 }
 
 ModelState CausalLM::initial_state(int64_t batch) const { return backbone_->initial_state(batch); }

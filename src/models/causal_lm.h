@@ -44,6 +44,9 @@ class CausalLM : public torch::nn::Module {
 
   const ModelConfig& config() const { return config_; }
 
+  /// Where the parameters are: to(device) moves them. Token ids may come from anywhere; results are where the model is.
+  at::Device device() const;
+
   /// The initialisation of the paper's released code: linear, convolution and embedding weights ~ N(0,
   /// initializer_range); o_proj and down_proj ~ U(-1, 1) / sqrt(fan_in) / sqrt(2 L); norms 1; A_log = log U(0, 16);
   /// dt_bias = inverse softplus of a log-uniform draw from [1e-3, 1e-1]; D = correction_factor; decay = 1.

@@ -20,7 +20,7 @@ at::Tensor read_tokens(CausalLM& model, std::span<const std::int64_t> ids, Model
     logits = model.next_logits(chunk.unsqueeze(0), state);
     if (on_chunk) on_chunk(first + count);
   }
-  return logits.squeeze(0).to(at::kFloat);
+  return logits.squeeze(0).to(at::kCPU, at::kFloat);
 }
 
 }  // namespace comba::models
