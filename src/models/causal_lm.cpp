@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "base/message.h"
+#include "models/family_mixers.h"
 #include "models/initialization.h"
 #include "models/make_mixer.h"
 #include "models/model_family.h"

@@ -3,15 +3,11 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/message.h"
 #include "models/model_family.h"
-#include "nn/mixers/miras.h"
-#include "nn/mixers/rwkv7.h"
-#include "nn/mixers/ttt.h"
 
 namespace comba::models {
 namespace {
-
-using MixerPtr = std::shared_ptr<nn::Mixer>;
 
 // ---- rwkv7 ---------------------------------------------------------------------------------------------------------
 
@@ -76,25 +72,10 @@ ModelFamily rwkv7() {
             require(!config.attn.has_value(), ErrorCode::unsupported,
                     "[model_config] attention layers in an rwkv7 are not supported; attn must be null");
           },
-      .make_mixer = [](const ModelConfig& config, int64_t layer, const at::TensorOptions& options) -> MixerPtr {
-        return std::make_shared<nn::RWKV7Mixer>(rwkv7_options(config, layer), options);
-      },
   };
 }
 
 // ---- ttt_linear, ttt_mlp, miras ------------------------------------------------------------------------------------
-
-nn::InnerLearningOptions learning_options(const ModelConfig& config) {
-  return {
-      .hidden_size = config.hidden_size,
-      .num_heads = config.num_heads,
-      .conv_size = config.conv_size,
-      .use_short_conv = config.use_short_conv,
-      .mini_batch_size = config.family.mini_batch_size,
-      .base_learning_rate = config.family.base_learning_rate,
-      .norm_eps = config.norm_eps,
-  };
-}
 
 void visit_learning(ModelConfig& config, const KeyVisitor& key) {
   key("num_heads", config.num_heads);
@@ -123,9 +104,6 @@ ModelFamily ttt_linear() {
       .visit = visit_learning,
       .require_known = require_nothing,
       .validate = validate_learning,
-      .make_mixer = [](const ModelConfig& config, int64_t, const at::TensorOptions& options) -> MixerPtr {
-        return std::make_shared<nn::TTTLinearMixer>(learning_options(config), options);
-      },
   };
 }
 
@@ -136,9 +114,6 @@ ModelFamily ttt_mlp() {
   family.set_defaults = [](ModelConfig& config) {
     config.num_heads = 4;
     config.family.base_learning_rate = 0.1;
-  };
-  family.make_mixer = [](const ModelConfig& config, int64_t, const at::TensorOptions& options) -> MixerPtr {
-    return std::make_shared<nn::TTTMLPMixer>(learning_options(config), options);
   };
   return family;
 }
@@ -164,26 +139,10 @@ ModelFamily miras() {
             require(config.family.power >= 2 && config.family.power <= 8, ErrorCode::invalid_argument,
                     "[model_config] power must be from 2 to 8; got ", config.family.power);
           },
-      .make_mixer = [](const ModelConfig& config, int64_t, const at::TensorOptions& options) -> MixerPtr {
-        return std::make_shared<nn::MirasMixer>(learning_options(config), config.family.power, options);
-      },
   };
 }
 
 }  // namespace
-
-nn::RWKV7Options rwkv7_options(const ModelConfig& config, int64_t layer) {
-  return {
-      .hidden_size = config.hidden_size,
-      .head_dim = config.head_dim,
-      .layer = layer,
-      .decay_low_rank_dim = config.family.decay_low_rank_dim,
-      .gate_low_rank_dim = config.family.gate_low_rank_dim,
-      .a_low_rank_dim = config.family.a_low_rank_dim,
-      .v_low_rank_dim = config.family.v_low_rank_dim,
-      .norm_eps = config.norm_eps,
-  };
-}
 
 std::vector<ModelFamily> closed_loop_families() { return {rwkv7(), ttt_linear(), ttt_mlp(), miras()}; }
 

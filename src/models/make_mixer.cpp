@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "models/family_mixers.h"
 #include "models/model_family.h"
 #include "nn/mixers/attention.h"
 #include "nn/mixers/comba.h"
@@ -13,9 +14,8 @@ namespace {
 
 std::shared_ptr<nn::Mixer> make_attention(const ModelConfig& config, const at::TensorOptions& tensor_options) {
   if (config.attn->type == kGatedSlotAttention) {
-    const nn::GatedSlotAttentionOptions options{.hidden_size = config.hidden_size,
-                                                .num_heads = config.attn->num_heads,
-                                                .num_slots = config.attn->num_slots};
+    const nn::GatedSlotAttentionOptions options{
+        .hidden_size = config.hidden_size, .num_heads = config.attn->num_heads, .num_slots = config.attn->num_slots};
     return std::make_shared<nn::GatedSlotAttentionMixer>(options, tensor_options);
   }
   const nn::AttentionOptions options{
@@ -59,8 +59,8 @@ std::shared_ptr<nn::Mixer> make_mixer(const ModelConfig& config, int64_t layer, 
   const bool is_attention =
       config.attn && std::count(config.attn->layers.begin(), config.attn->layers.end(), layer) > 0;
   if (is_attention) return make_attention(config, options);
-  const ModelFamily* family = find_family(config.model_type);
-  return family != nullptr ? family->make_mixer(config, layer, options) : make_comba(config, options);
+  return find_family(config.model_type) != nullptr ? make_family_mixer(config, layer, options)
+                                                   : make_comba(config, options);
 }
 
 }  // namespace comba::models

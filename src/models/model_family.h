@@ -1,14 +1,11 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <string>
 #include <vector>
 
 #include "models/key_reader.h"
 #include "models/model_config.h"
-#include "nn/mixers/mixer.h"
-#include "nn/mixers/rwkv7.h"
 
 namespace comba::models {
 
@@ -41,7 +38,12 @@ class KeyVisitor {
   Json* json_ = nullptr;
 };
 
-/// A mixer of the paper's table with the models that are made of it.
+/// Of a head of linear attention, RetNet and GLA: hidden_size expand_k / num_heads, and so for the values. Throw Error
+/// invalid_argument where that is no whole number.
+int64_t head_k_dim(const ModelConfig& config);
+int64_t head_v_dim(const ModelConfig& config);
+
+/// What config.json says of the models of a mixer. The mixer itself: family_mixers.h.
 struct ModelFamily {
   std::string model_type;    ///< as config.json spells it
   std::string architecture;  ///< likewise
@@ -53,8 +55,6 @@ struct ModelFamily {
   void (*visit)(ModelConfig& config, const KeyVisitor& key) = nullptr;          ///< the type's own keys
   void (*require_known)(KeyReader& keys, const ModelConfig& config) = nullptr;  ///< switches that have one value here
   void (*validate)(const ModelConfig& config) = nullptr;
-  std::shared_ptr<nn::Mixer> (*make_mixer)(const ModelConfig& config, int64_t layer,
-                                           const at::TensorOptions& options) = nullptr;
 };
 
 /// All of them but comba, gated_deltanet and transformer.
@@ -62,9 +62,6 @@ const std::vector<ModelFamily>& model_families();
 
 /// Null for comba, gated_deltanet, transformer and for unknown types.
 const ModelFamily* find_family(const std::string& model_type);
-
-/// What an rwkv7 layer is made of, for the block that joins it to its own MLP.
-nn::RWKV7Options rwkv7_options(const ModelConfig& config, int64_t layer);
 
 /// The two halves of model_families().
 std::vector<ModelFamily> open_loop_families();

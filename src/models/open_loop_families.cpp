@@ -3,21 +3,11 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/message.h"
 #include "models/model_family.h"
-#include "nn/mixers/gated_slot_attention.h"
-#include "nn/mixers/gla.h"
-#include "nn/mixers/hgrn2.h"
-#include "nn/mixers/linear_attention.h"
-#include "nn/mixers/mamba2.h"
-#include "nn/mixers/retnet.h"
 
 namespace comba::models {
 namespace {
-
-using MixerPtr = std::shared_ptr<nn::Mixer>;
-
-// Of the norm behind HGRN2 and Gated Slot Attention: flash-linear-attention has it at this, whatever norm_eps says.
-constexpr double kOutputNormEps = 1e-5;
 
 // ---- linear_attn, retnet, gla: heads of K = D expand_k / H and V = D expand_v / H
 // -------------------------------------
@@ -28,30 +18,14 @@ void visit_head_sizes(ModelConfig& config, const KeyVisitor& key) {
   key("expand_v", config.expand_v);
 }
 
-int64_t whole_head_dim(const char* key, double expand, const ModelConfig& config) {
-  const double size = static_cast<double>(config.hidden_size) * expand;
-  require(std::isfinite(size) && size == std::floor(size), ErrorCode::invalid_argument, "[model_config] hidden_size * ",
-          key, " must be a whole number; got ", config.hidden_size, " * ", expand);
-  const auto whole = static_cast<int64_t>(size);
-  require_range(key, whole, 1, kLargestSize);
-  require_divides(key, whole, "num_heads", config.num_heads);
-  return whole / config.num_heads;
+void validate_heads(const ModelConfig& config) {
+  head_k_dim(config);
+  head_v_dim(config);
 }
-
-nn::LinearAttentionOptions head_options(const ModelConfig& config) {
-  return {
-      .hidden_size = config.hidden_size,
-      .num_heads = config.num_heads,
-      .head_k_dim = whole_head_dim("expand_k", config.family.expand_k, config),
-      .head_v_dim = whole_head_dim("expand_v", config.expand_v, config),
-      .norm_eps = config.norm_eps,
-  };
-}
-
-void validate_heads(const ModelConfig& config) { head_options(config); }
 
 void validate_turned_heads(const ModelConfig& config) {
-  require_divides("the head's key dim", head_options(config).head_k_dim, "a rotation's dims", 2);
+  validate_heads(config);
+  require_divides("the head's key dim", head_k_dim(config), "a rotation's dims", 2);
 }
 
 void require_plain_projections(KeyReader& keys, const ModelConfig& config) {
@@ -61,13 +35,10 @@ void require_plain_projections(KeyReader& keys, const ModelConfig& config) {
   keys.at("conv_size");
 }
 
-nn::FeatureMap feature_map(const ModelConfig& config) {
+void validate_feature_map(const ModelConfig& config) {
   const std::string& name = config.family.feature_map;
-  if (name == "identity") return nn::FeatureMap::identity;
-  if (name == "relu") return nn::FeatureMap::relu;
-  require(name == "elu", ErrorCode::unsupported, "[model_config] feature_map must be elu, relu or identity; got ",
-          name);
-  return nn::FeatureMap::elu;
+  require(name == "elu" || name == "relu" || name == "identity", ErrorCode::unsupported,
+          "[model_config] feature_map must be elu, relu or identity; got ", name);
 }
 
 ModelFamily linear_attn() {
@@ -94,13 +65,8 @@ ModelFamily linear_attn() {
       .validate =
           [](const ModelConfig& config) {
             validate_heads(config);
-            feature_map(config);
+            validate_feature_map(config);
           },
-      .make_mixer = [](const ModelConfig& config, int64_t, const at::TensorOptions& options) -> MixerPtr {
-        nn::LinearAttentionOptions heads = head_options(config);
-        heads.feature_map = feature_map(config);
-        return std::make_shared<nn::LinearAttentionMixer>(heads, options);
-      },
   };
 }
 
@@ -122,9 +88,6 @@ ModelFamily retnet() {
             keys.require_value("use_output_gate", {true});
           },
       .validate = validate_turned_heads,
-      .make_mixer = [](const ModelConfig& config, int64_t, const at::TensorOptions& options) -> MixerPtr {
-        return std::make_shared<nn::RetNetMixer>(head_options(config), options);
-      },
   };
 }
 
@@ -146,9 +109,6 @@ ModelFamily gla() {
             for (const char* key : {"clamp_min", "feature_map"}) keys.require_value(key, {nullptr});
           },
       .validate = validate_heads,
-      .make_mixer = [](const ModelConfig& config, int64_t, const at::TensorOptions& options) -> MixerPtr {
-        return std::make_shared<nn::GLAMixer>(head_options(config), options);
-      },
   };
 }
 
@@ -175,13 +135,6 @@ ModelFamily hgrn2() {
           [](const ModelConfig& config) {
             require_divides("hidden_size", config.hidden_size, "num_heads", config.num_heads);
           },
-      .make_mixer = [](const ModelConfig& config, int64_t layer, const at::TensorOptions& options) -> MixerPtr {
-        return std::make_shared<nn::HGRN2Mixer>(nn::HGRN2Options{.hidden_size = config.hidden_size,
-                                                                 .num_heads = config.num_heads,
-                                                                 .layer = layer,
-                                                                 .norm_eps = kOutputNormEps},
-                                                options);
-      },
   };
 }
 
@@ -234,18 +187,6 @@ ModelFamily mamba2() {
                 !config.attn.has_value() && config.intermediate_size == 0, ErrorCode::unsupported,
                 "[model_config] mamba2 has no MLP and no attention layers; intermediate_size and attn must be absent");
           },
-      .make_mixer = [](const ModelConfig& config, int64_t, const at::TensorOptions& options) -> MixerPtr {
-        return std::make_shared<nn::Mamba2Mixer>(nn::Mamba2Options{.hidden_size = config.hidden_size,
-                                                                   .num_heads = config.num_heads,
-                                                                   .head_dim = config.head_dim,
-                                                                   .state_size = config.family.state_size,
-                                                                   .num_groups = config.family.n_groups,
-                                                                   .conv_size = config.conv_size,
-                                                                   .use_conv_bias = config.family.use_conv_bias,
-                                                                   .use_bias = config.family.use_bias,
-                                                                   .norm_eps = config.norm_eps},
-                                                 options);
-      },
   };
 }
 
@@ -280,14 +221,6 @@ ModelFamily gsa() {
             require(std::isfinite(root) && root > 0, ErrorCode::invalid_argument,
                     "[model_config] gate_logit_normalizer must be positive; got ", root);
           },
-      .make_mixer = [](const ModelConfig& config, int64_t, const at::TensorOptions& options) -> MixerPtr {
-        const nn::GatedSlotAttentionOptions slots{.hidden_size = config.hidden_size,
-                                                  .num_heads = config.num_heads,
-                                                  .num_slots = config.family.num_slots,
-                                                  .norm_eps = kOutputNormEps,
-                                                  .gate_root = config.family.gate_logit_normalizer};
-        return std::make_shared<nn::GatedSlotAttentionMixer>(slots, options);
-      },
   };
 }
 
