@@ -252,7 +252,7 @@ TEST(DeltaRuleErrors, NameTheTensorThatIsOnAnotherDevice) {
   torch::jit::Stack stack;
   push_inputs(stack, inputs);
   push_options(stack, {});
-  torch::jit::push(stack, /*output_final_state=*/false, /*check_borders=*/false);
+  torch::jit::push(stack, /*output_final_state=*/false, /*check_borders=*/false, /*save_states=*/true);
   EXPECT_THAT([&] { delta_rule_kernel(stack); },
               ThrowsMessage<Error>(HasSubstr("k must be on cpu as the first input is; got meta")));
 }
