@@ -12,10 +12,11 @@ namespace comba::benchmarks {
 namespace {
 
 constexpr const char* kDetails =
-    R"(Continues texts with a model of random weights in bf16, and prints for each batch size the time a token, that is of a step
-of all texts, the bytes that it must move (each weight once, each state read and written once) and how near that comes to
-a copy of the GPU. Steps are timed as `comba generate` makes them: drawn on the GPU, read by the host one step later.
---prompt-tokens also times the reading of a prompt, beside its matrix products alone.
+    R"(Continues texts with a model of random weights in bf16, and prints for each batch size the time a token, that is
+of one step of all texts, the bytes that it must move (each weight once, each state read and written once) and
+how near that comes to a copy of the GPU. Steps are timed as `comba generate` makes them: drawn on the GPU, read
+by the host one step later. --prompt-tokens also times the reading of a prompt, beside its matrix products
+alone.
 
 Examples:
   comba bench decode --model configs/comba-340m.json --device cuda --batch-size 1,8,32,128 --prompt-tokens 32768

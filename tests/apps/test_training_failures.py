@@ -115,7 +115,7 @@ def test_a_foreign_checkpoint_is_named(packed):
     assert f"{LAST}/training.json" in packed.fail(1, *TRAIN, "run", "--resume")
     (foreign / "training.json").write_text('{"step": 60}')
     assert "must be a training record of this program" in packed.fail(1, *TRAIN, "run", "--resume")
-    (foreign / "config.json").write_text('{"model_type": "mamba2"}')
+    (foreign / "config.json").write_text('{"model_type": "falcon"}')
     init = ("train", "--init", f"run/{LAST}", "--data", "data", "--out", "tuned")
     assert "model_type must be one of comba" in packed.fail(1, *init)
     assert not (packed.folder / "tuned").exists()
