@@ -1,5 +1,6 @@
 """What the documents show exists: links lead somewhere, make targets are there, comba commands take these flags."""
 
+import itertools
 import pathlib
 import re
 import shlex
@@ -25,7 +26,9 @@ def unknown_flags(program: pathlib.Path, command: str) -> list[str]:
     words = shlex.split(command)[1:]
     subcommands: list[str] = []
     help_text = ""
-    for end in range(3):  # the longest run of leading words that names a subcommand
+    # The longest run of leading words that names a subcommand; a flag would take --help for its value.
+    leading = list(itertools.takewhile(lambda word: not word.startswith("-"), words))
+    for end in range(min(len(leading), 2) + 1):
         attempt = subprocess.run([program, *words[:end], "--help"], capture_output=True, text=True)
         if attempt.returncode != 0:
             break
