@@ -1,20 +1,16 @@
 #include "generation/generate.h"
 
 #include <algorithm>
-#include <chrono>
 
 #include "base/message.h"
 #include "generation/decoder.h"
 #include "generation/gpu/generate_on_gpu.h"
 #include "generation/read_prompt.h"
+#include "generation/stopwatch.h"
 #include "models/read_tokens.h"
 
 namespace comba::generation {
 namespace {
-
-using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
 void check_options(const models::CausalLM& model, const GenerateOptions& options) {
   const std::int64_t rows = model.config().vocab_size;

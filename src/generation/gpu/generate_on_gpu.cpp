@@ -1,19 +1,15 @@
 #include "generation/gpu/generate_on_gpu.h"
 
 #include <algorithm>
-#include <chrono>
 
 #include "base/message.h"
 #include "generation/gpu/step_decoder.h"
 #include "generation/read_prompt.h"
+#include "generation/stopwatch.h"
 #include "models/read_tokens.h"
 
 namespace comba::generation {
 namespace {
-
-using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
 /// One call of generate_on_gpu().
 class GpuRun {
