@@ -15,6 +15,7 @@
 #include "operator_cpu.h"
 #include "operator_gpu.h"
 #include "report.h"
+#include "train_command.h"
 
 namespace comba::benchmarks {
 namespace {
@@ -72,9 +73,12 @@ void bench_on_gpu(const CLI::App& command, const Flags& flags) {
 
 int run(int argc, char** argv) {
   Flags flags;
-  CLI::App program("Time the operators beside what this machine does at best.", "comba bench");
-  program.footer("Examples:\n  comba bench operator --device cpu\n  comba bench operator --device cuda");
+  CLI::App program("Time the operators, training and decoding beside what this machine does at best.", "comba bench");
+  program.footer(
+      "Examples:\n  comba bench operator --device cpu\n  comba bench train --model configs/comba-340m.json --device "
+      "cuda");
   register_decode(program);
+  register_train(program);
   CLI::App* command =
       program.add_subcommand("operator", "delta_rule: forward, backward, decode")
           ->footer(

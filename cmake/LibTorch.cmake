@@ -37,6 +37,9 @@ endif()
 
 # An installed program uses the LibTorch it was built with, where it is.
 set(CMAKE_INSTALL_RPATH ${torch_dir}/lib)
+if(COMBA_CUDA)
+  list(APPEND CMAKE_INSTALL_RPATH $ORIGIN/../lib)
+endif()
 
 function(comba_import_wheel_library name)
   add_library(${name} SHARED IMPORTED)
@@ -45,6 +48,12 @@ function(comba_import_wheel_library name)
 endfunction()
 comba_import_wheel_library(c10)
 comba_import_wheel_library(torch_cpu)
+if(COMBA_CUDA)
+  # For libcomba_cuda.so alone, which a program loads when it is asked for a GPU.
+  comba_import_wheel_library(c10_cuda)
+  comba_import_wheel_library(torch_cuda)
+  list(APPEND CMAKE_BUILD_RPATH $ORIGIN/../lib)
+endif()
 
 add_library(comba_wheel_torch INTERFACE)
 # The wheel brings its own OpenMP runtime. Named here, it comes before gcc's of the same name: one pool a process.

@@ -15,6 +15,7 @@
 #include "base/message.h"
 #include "command.h"
 #include "data/token_dataset.h"
+#include "device_flag.h"
 #include "evaluation/choices.h"
 #include "evaluation/evaluate.h"
 #include "evaluation/last_word.h"
@@ -64,6 +65,7 @@ struct EvalFlags {
   bool score_prompts = false;
   std::string python = "python3";
   int threads = 0;
+  std::string device = "cpu";
 };
 
 /// What is scored.
@@ -84,6 +86,7 @@ Subject load(const EvalFlags& flags) {
   } else {
     subject.model = models::load_model(directory);
   }
+  subject.model->to(open_device(flags.device));
   return subject;
 }
 
@@ -291,6 +294,7 @@ void register_eval(CLI::App& program) {
   command->add_flag("--json", flags->json, "Print one JSON object (with --documents: one a line)");
   command->add_option("--python", flags->python, "Python for the texts of a tokenizer.json (default python3)")
       ->type_name("PROGRAM");
+  add_device_flag(*command, flags->device);
   command->add_option("--threads", flags->threads, "Threads; 0: as many as LibTorch takes by itself")
       ->check(CLI::NonNegativeNumber.description(""))
       ->type_name("N");

@@ -14,6 +14,7 @@
 #include "base/file.h"
 #include "base/message.h"
 #include "command.h"
+#include "device_flag.h"
 #include "generation/generate.h"
 #include "generation/state_file.h"
 #include "generation_output.h"
@@ -57,6 +58,7 @@ struct GenerateFlags {
   int threads = 0;
   std::optional<std::string> dtype;
   std::optional<std::int64_t> chunk_length;
+  std::string device = "cpu";
 };
 
 /// Moves the weights to the dtype that was asked for: bf16 on a GPU if none was. Also what else depends on the device.
@@ -96,6 +98,7 @@ void run_generate(GenerateFlags flags) {
   const std::filesystem::path directory = training::find_model_directory(flags.model);
   const data::Tokenizer tokenizer = training::load_tokenizer(directory, flags.python);
   const auto model = models::load_model(directory);
+  model->to(open_device(flags.device));
   prepare(*model, flags);
   flags.options.vocab = tokenizer.vocab();
   flags.options.stop_token = tokenizer.bos();  // the next document begins
@@ -195,6 +198,7 @@ void register_generate(CLI::App& program) {
   command->add_option("--threads", flags->threads, "Threads; 0: as many as LibTorch takes by itself")
       ->check(CLI::NonNegativeNumber.description(""))
       ->type_name("N");
+  add_device_flag(*command, flags->device);
   command->callback([flags] { run_generate(*flags); });
 }
 

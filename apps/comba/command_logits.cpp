@@ -12,6 +12,7 @@
 
 #include "comba/error.h"
 #include "command.h"
+#include "device_flag.h"
 #include "models/checkpoint.h"
 #include "models/safetensors.h"
 #include "training/run_directory.h"
@@ -32,6 +33,7 @@ struct LogitsFlags {
   std::filesystem::path model, input, out;
   std::vector<std::int64_t> ids;
   std::int64_t top = 5;
+  std::string device = "cpu";
 };
 
 at::Tensor read_ids(const LogitsFlags& flags) {
@@ -65,7 +67,8 @@ void run_logits(const LogitsFlags& flags) {
   const torch::NoGradGuard no_grad;
   const at::Tensor ids = read_ids(flags);
   const auto model = models::load_model(training::find_model_directory(flags.model));
-  const at::Tensor logits = model->forward(ids);
+  model->to(open_device(flags.device));
+  const at::Tensor logits = model->forward(ids).to(at::kCPU);
   if (flags.out.empty()) return print_likeliest(ids, logits, flags.top);
   models::write_safetensors(flags.out, {{"logits", logits}});
   fmt::print("{}\n", flags.out.string());
@@ -91,6 +94,7 @@ void register_logits(CLI::App& program) {
       ->check(CLI::PositiveNumber.description(""))
       ->type_name("N");
   command->add_option("--out", flags->out, "Write all logits to this safetensors file")->type_name("FILE");
+  add_device_flag(*command, flags->device);
   command->callback([flags] { run_logits(*flags); });
 }
 

@@ -12,8 +12,12 @@
 
 #include "base/environment.h"
 #include "command.h"
+#include "device_flag.h"
 #include "distributed/launch.h"
 #include "format.h"
+#include "libtorch/device.h"
+#include "libtorch/gpu_rates.h"
+#include "models/training_flops.h"
 #include "progress.h"
 #include "run_config.h"
 #include "run_together.h"
@@ -43,6 +47,9 @@ Started N times by torchrun, or by Slurm's srun with MASTER_ADDR and MASTER_PORT
 batch_size sequences and the optimizer's state. The result is that of one process but for rounding, any number of them
 goes on from a checkpoint, and the first of them writes. A signal to one, or to torchrun, stops all after the same step.
 
+With --device cuda a GPU computes, in a build with CUDA, and with torchrun each process has the one of its LOCAL_RANK. A
+checkpoint can be continued anywhere; the bits are the same only on the same device, and on a GPU with --deterministic.
+
 Examples:
   comba train --config configs/demo.toml --data headers.data --out run
   comba train --config configs/demo.toml --data headers.data --out run --resume
@@ -54,13 +61,19 @@ Examples:
 struct TrainFlags {
   RunConfigFlags config;
   bool resume = false;
+  bool deterministic = false;
+  bool no_graph = false;
+  std::int64_t profile_steps = 0;
 };
 
 /// Shows a run on the terminal.
 class TrainDisplay : public training::TrainObserver {
  public:
-  TrainDisplay(const TrainSettings& settings, const TrainingData& data, int num_processes)
-      : num_processes_(num_processes),
+  TrainDisplay(const TrainSettings& settings, const TrainingData& data, int num_processes, c10::Device device)
+      : device_(device),
+        rates_(device_rates(device)),
+        flop_per_token_(models::training_flops_per_token(settings.model, settings.train.context_length).total()),
+        num_processes_(num_processes),
         num_steps_(settings.train.steps),
         tokens_per_step_(settings.train.batch_size * settings.train.context_length),
         tokens_per_byte_(data.tokens_per_byte()),
@@ -70,9 +83,10 @@ class TrainDisplay : public training::TrainObserver {
     std::int64_t num_parameters = 0;
     for (const at::Tensor& parameter : model.parameters()) num_parameters += parameter.numel();
     const std::string processes = num_processes_ > 1 ? fmt::format("{} processes, each with ", num_processes_) : "";
-    progress_.note(fmt::format("model: {} parameters; {} steps of {} tokens; {}{} threads",
-                               format_count(num_parameters), format_count(num_steps_), format_count(tokens_per_step_),
-                               processes, at::get_num_threads()));
+    const std::string where =
+        device_.is_cpu() ? fmt::format("{} threads", at::get_num_threads()) : fmt::format("a GPU ({})", rates_.name);
+    progress_.note(fmt::format("model: {} parameters; {} steps of {} tokens; {}{}", format_count(num_parameters),
+                               format_count(num_steps_), format_count(tokens_per_step_), processes, where));
     progress_.note(data_);
     if (first_step > 0) progress_.note(fmt::format("going on after step {}", format_count(first_step)));
     first_step_ = first_step;
@@ -84,10 +98,11 @@ class TrainDisplay : public training::TrainObserver {
     const auto steps_made = static_cast<double>(report.step - first_step_);
     const auto steps_left = static_cast<double>(num_steps_ - report.step);
     smooth_loss_ += (report.loss - smooth_loss_) / std::min(steps_made, kSmoothedSteps);
+    const double tokens_per_second = steps_made * static_cast<double>(tokens_per_step_) / seconds;
     const std::string text = fmt::format(
-        "step {}/{}  loss {:.4f}  {:.3f} bits/byte  {} tokens/s  {}", report.step, num_steps_, smooth_loss_,
-        smooth_loss_ / std::numbers::ln2 * tokens_per_byte_,
-        format_count(static_cast<std::int64_t>(steps_made * static_cast<double>(tokens_per_step_) / seconds)),
+        "step {}/{}  loss {:.4f}  {:.3f} bits/byte  {} tokens/s  {}{}", report.step, num_steps_, smooth_loss_,
+        smooth_loss_ / std::numbers::ln2 * tokens_per_byte_, format_count(static_cast<std::int64_t>(tokens_per_second)),
+        use_of_gpu(tokens_per_second),
         steps_left > 0 ? format_duration(seconds / steps_made * steps_left) + " left" : format_duration(seconds));
     steps_left > 0 ? progress_.update(text) : progress_.finish(text);
   }
@@ -107,11 +122,28 @@ class TrainDisplay : public training::TrainObserver {
 
   void on_warning(const std::string& text) override { progress_.note("warning: " + text); }
 
+  void on_trace(const std::filesystem::path& path) override {
+    progress_.note(fmt::format("profile in {} (chrome://tracing or Perfetto shows it)", path.string()));
+  }
+
  private:
   using Clock = std::chrono::steady_clock;
 
+  /// "41.0% MFU  23.10 GiB  ", or nothing on the CPU.
+  std::string use_of_gpu(double tokens_per_second) const {
+    if (device_.is_cpu()) return {};
+    const double flop_per_second = flop_per_token_ * tokens_per_second / num_processes_;
+    const std::string rate = rates_.flop_per_second > 0
+                                 ? fmt::format("{:.1f}% MFU", flop_per_second / rates_.flop_per_second * 100)
+                                 : fmt::format("{:.1f} TFLOP/s", flop_per_second / 1e12);
+    return fmt::format("{}  {:.2f} GiB  ", rate, static_cast<double>(peak_memory_bytes(device_)) / (1 << 30));
+  }
+
   static constexpr double kSmoothedSteps = 50;  // the loss of one small batch says little
 
+  c10::Device device_;
+  DeviceRates rates_;
+  double flop_per_token_;
   int num_processes_;
   std::int64_t num_steps_;
   std::int64_t tokens_per_step_;
@@ -123,22 +155,20 @@ class TrainDisplay : public training::TrainObserver {
   ProgressLine progress_;
 };
 
-void train_in_group(const TrainFlags& flags, const StopFlag& stop, distributed::ProcessGroup& group) {
-  RunConfig config(flags.config);
-  const TrainSettings settings = read_train_settings(config);
-  if (flags.config.print) {
-    if (group.leads()) fmt::print("{}", config.to_toml());
-    return;
-  }
+void train_in_group(const TrainFlags& flags, const TrainSettings& settings, c10::Device device, const StopFlag& stop,
+                    distributed::ProcessGroup& group) {
   if (settings.threads > 0) at::set_num_threads(static_cast<int>(settings.threads));
   const TrainingData data(settings);
-  TrainDisplay display(settings, data, group.size());
+  TrainDisplay display(settings, data, group.size(), device);
   training::train({.model = settings.model,
                    .config = settings.train,
                    .train = data.mixture(),
                    .heldout = data.heldout(),
                    .directory = settings.output,
                    .initial_model = settings.initial_model,
+                   .device = device,
+                   .step = {.graphs = !flags.no_graph, .zero_stage = static_cast<int>(settings.zero_stage)},
+                   .profile_steps = flags.profile_steps,
                    .resume = flags.resume,
                    .group = group},
                   display, stop);
@@ -147,7 +177,19 @@ void train_in_group(const TrainFlags& flags, const StopFlag& stop, distributed::
 void run_train(const TrainFlags& flags) {
   const distributed::Launch launch = distributed::read_launch(environment_variable);
   const StopFlag& stop = stop_on_signals(/*quiet=*/launch.rank != 0);
-  run_together(launch, stop, [&](distributed::ProcessGroup& group) { train_in_group(flags, stop, group); });
+  RunConfig config(flags.config);
+  const TrainSettings settings = read_train_settings(config);
+  if (flags.config.print) {
+    if (launch.rank == 0) fmt::print("{}", config.to_toml());
+    return;
+  }
+  c10::Device device = c10::kCPU;
+  const auto prepare = [&] {
+    if (flags.deterministic) compute_deterministically();
+    return device = open_device(settings.device, launch.local_rank);
+  };
+  run_together(launch, stop, prepare,
+               [&](distributed::ProcessGroup& group) { train_in_group(flags, settings, device, stop, group); });
 }
 
 }  // namespace
@@ -156,11 +198,18 @@ void register_train(CLI::App& program) {
   auto flags = std::make_shared<TrainFlags>();
   CLI::App* command = program.add_subcommand("train", "Train a language model")->footer(kTrainDetails);
   add_run_config_flags(*command, flags->config);
-  add_directory_flag(*command, flags->config, "--data", "data.path", "Data set of `comba data pack`");
-  add_directory_flag(*command, flags->config, "--init", "model.init",
-                     "Begin with the weights of this model directory or run");
-  add_directory_flag(*command, flags->config, "--out", "output.path", "Directory of the run");
+  add_setting_flag(*command, flags->config, "--data", "data.path", "Data set of `comba data pack`");
+  add_setting_flag(*command, flags->config, "--init", "model.init",
+                   "Begin with the weights of this model directory or run");
+  add_setting_flag(*command, flags->config, "--out", "output.path", "Directory of the run");
   command->add_flag("--resume", flags->resume, "Go on from the newest checkpoint of --out");
+  add_setting_flag(*command, flags->config, "--device", "train.device",
+                   "Where to compute: cpu (default), cuda (a GPU) or cuda:N", "DEVICE");
+  command->add_flag("--deterministic", flags->deterministic, "The same bits each time on a GPU too; slower");
+  command->add_flag("--no-graph", flags->no_graph, "Start the work of each step on a GPU piece by piece");
+  command->add_option("--profile", flags->profile_steps, "Write what N steps do to OUT/trace.json")
+      ->check(CLI::PositiveNumber.description(""))
+      ->type_name("N");
   command->callback([flags] { run_train(*flags); });
 }
 

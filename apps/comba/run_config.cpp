@@ -62,10 +62,10 @@ void add_run_config_flags(CLI::App& command, RunConfigFlags& flags) {
   command.add_flag("--print-config", flags.print, "Print the settings in force as TOML, and end");
 }
 
-void add_directory_flag(CLI::App& command, RunConfigFlags& flags, const std::string& flag, const std::string& key,
-                        const std::string& description) {
-  const auto assign = [&flags, key](const std::string& path) { flags.assignments.push_back(concat(key, '=', path)); };
-  command.add_option_function<std::string>(flag, assign, description)->type_name("DIR");
+void add_setting_flag(CLI::App& command, RunConfigFlags& flags, const std::string& flag, const std::string& key,
+                      const std::string& description, const std::string& value_name) {
+  const auto assign = [&flags, key](const std::string& value) { flags.assignments.push_back(concat(key, '=', value)); };
+  command.add_option_function<std::string>(flag, assign, description)->type_name(value_name);
 }
 
 RunConfig::RunConfig(const RunConfigFlags& flags) {

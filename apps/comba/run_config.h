@@ -25,9 +25,9 @@ struct RunConfigFlags {
 
 void add_run_config_flags(CLI::App& command, RunConfigFlags& flags);
 
-/// Adds a flag that is a shorter way to say `--set key=DIR`.
-void add_directory_flag(CLI::App& command, RunConfigFlags& flags, const std::string& flag, const std::string& key,
-                        const std::string& description);
+/// Adds a flag that is a shorter way to say `--set key=VALUE`.
+void add_setting_flag(CLI::App& command, RunConfigFlags& flags, const std::string& flag, const std::string& key,
+                      const std::string& description, const std::string& value_name = "DIR");
 
 /// Settings of a run: a TOML file of sections with keys, changed by assignments, over defaults of the program.
 /// Each read() declares one key; after all of them finish() refuses what nobody declared. Every error is

@@ -6,16 +6,30 @@
 #include "base/interrupted.h"
 #include "base/message.h"
 #include "command.h"
+#include "distributed/gpu_group.h"
 #include "distributed/roster.h"
+#include "libtorch/cuda_library.h"
 
 namespace comba::cli {
+namespace {
 
-void run_together(const distributed::Launch& launch, const StopFlag& stop,
+std::unique_ptr<distributed::ProcessGroup> make_group(const distributed::Roster& roster, c10::Device device) {
+  if (device.is_cpu()) return distributed::make_gloo_group(roster);
+  const auto make_nccl = reinterpret_cast<distributed::MakeNccl>(cuda_function("comba_make_nccl"));
+  return distributed::make_gpu_group(roster, device.index(), make_nccl);
+}
+
+}  // namespace
+
+void run_together(const distributed::Launch& launch, const StopFlag& stop, const std::function<c10::Device()>& prepare,
                   const std::function<void(distributed::ProcessGroup& group)>& work) {
-  if (launch.size == 1) return work(distributed::single_process());
+  if (launch.size == 1) {
+    prepare();
+    return work(distributed::single_process());
+  }
   distributed::Roster roster(launch, stop);
   try {
-    const std::unique_ptr<distributed::ProcessGroup> group = distributed::make_gloo_group(roster);
+    const std::unique_ptr<distributed::ProcessGroup> group = make_group(roster, prepare());
     work(*group);
   } catch (const Interrupted& end) {  // all were, after the same step
     if (launch.rank != 0) throw ToldElsewhere{128 + end.signal_number()};

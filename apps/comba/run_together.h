@@ -1,5 +1,7 @@
 #pragma once
 
+#include <c10/core/Device.h>
+
 #include <functional>
 
 #include "base/stop_flag.h"
@@ -14,8 +16,9 @@ struct ToldElsewhere {
 };
 
 /// Runs `work` in each of the processes that were launched together; in one process alone it just calls it. An error in
-/// any of them ends them all, and one tells it: the others throw ToldElsewhere.
-void run_together(const distributed::Launch& launch, const StopFlag& stop,
+/// any of them ends them all, and one tells it: the others throw ToldElsewhere. `prepare` comes first and returns the
+/// device; what is on it, where it is a GPU, the processes exchange over NCCL.
+void run_together(const distributed::Launch& launch, const StopFlag& stop, const std::function<c10::Device()>& prepare,
                   const std::function<void(distributed::ProcessGroup& group)>& work);
 
 }  // namespace comba::cli

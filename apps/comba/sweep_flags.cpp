@@ -1,16 +1,14 @@
 #include "sweep_flags.h"
 
-#include <dlfcn.h>
 #include <CLI/CLI.hpp>
 
 #include <ATen/Parallel.h>
-#include <c10/core/impl/VirtualGuardImpl.h>
 
 #include <algorithm>
-#include <charconv>
 
 #include "base/message.h"
 #include "base/nearest_name.h"
+#include "device_flag.h"
 #include "models/safetensors.h"
 #include "signals.h"
 #include "sweep_display.h"
@@ -84,22 +82,6 @@ void dump(const tasks::Sweep& sweep, const std::filesystem::path& path) {
   models::write_safetensors(path, tensors);
 }
 
-/// The device of that name. LibTorch's CUDA half is loaded here, before anything asks LibTorch what devices there are.
-c10::Device device_of(const std::string& name) {
-  if (name == "cpu") return c10::kCPU;
-  const std::string digits = name == "cuda" ? "0" : name.starts_with("cuda:") ? name.substr(5) : "";
-  int number = -1;
-  const auto [end, failure] = std::from_chars(digits.data(), digits.data() + digits.size(), number);
-  require(!digits.empty() && failure == std::errc() && end == digits.data() + digits.size() && number >= 0,
-          ErrorCode::invalid_argument, "[device] must be cpu, cuda or cuda:N; got '", name, "'");
-  require(::dlopen("libtorch_cuda.so", RTLD_NOW | RTLD_GLOBAL) != nullptr, ErrorCode::unsupported,
-          "[device] LibTorch's CUDA library cannot be loaded: ", name, " needs a GPU");
-  const int count = c10::impl::VirtualGuardImpl(c10::kCUDA).deviceCount();
-  require(number < count, ErrorCode::invalid_argument, "[device] must be a GPU of this machine, which has ", count,
-          "; got '", name, "'");
-  return {c10::kCUDA, static_cast<c10::DeviceIndex>(number)};
-}
-
 }  // namespace
 
 void add_sweep_flags(CLI::App& command, SweepFlags& flags) {
@@ -128,7 +110,7 @@ void add_sweep_flags(CLI::App& command, SweepFlags& flags) {
   command.add_option("--seed", flags.seed, "Of weights and dropout (default: 123)")
       ->check(CLI::NonNegativeNumber)
       ->type_name("N");
-  command.add_option("--device", flags.device, "cpu, cuda or cuda:N")->type_name("DEVICE")->capture_default_str();
+  add_device_flag(command, flags.device);
   number("--threads", flags.threads, "Threads on the CPU (default: LibTorch's choice)");
   command.add_option("--dump", flags.dump, "Write the data and train nothing")->type_name("FILE");
 }
@@ -138,7 +120,7 @@ void run_sweep_command(tasks::Sweep sweep, const SweepFlags& flags) {
   if (!flags.dump.empty()) return dump(sweep, flags.dump);
   require(!flags.out.empty(), ErrorCode::invalid_argument, "needs --out DIR (or --dump FILE)");
   const StopFlag& stop = stop_on_signals();
-  const c10::Device device = device_of(flags.device);
+  const c10::Device device = open_device(flags.device);
   if (flags.threads > 0) at::set_num_threads(flags.threads);
   SweepDisplay display;
   tasks::run_sweep(sweep, flags.out, flags.resume, device, display, stop);

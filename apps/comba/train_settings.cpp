@@ -70,11 +70,15 @@ TrainSettings read_train_settings(RunConfig& config) {
     config.read(std::string("train.") + name, value);
   });
   config.read("train.threads", settings.threads);
+  config.read("train.device", settings.device);
+  config.read("train.zero_stage", settings.zero_stage);
   read_path(config, "output.path", "--out", settings.output);
   config.finish();
   training::validate(settings.train);
   require(settings.threads >= 0, ErrorCode::invalid_argument, "[train] threads must be at least 0; got ",
           settings.threads);
+  require(settings.zero_stage == 1 || settings.zero_stage == 2, ErrorCode::invalid_argument,
+          "[train] zero_stage must be 1 or 2; got ", settings.zero_stage);
   return settings;
 }
 

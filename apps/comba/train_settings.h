@@ -24,6 +24,8 @@ struct TrainSettings {
   std::vector<MixtureEntry> mixture;    ///< [data]    mixture = [{path = "DIR", weight = 1.0}, ...]
   training::TrainConfig train;          ///< [train]   fields of TrainConfig
   std::int64_t threads = 0;             ///< [train]   threads; 0: as many as LibTorch takes by itself
+  std::int64_t zero_stage = 1;          ///< [train]   zero_stage: 1, or 2 to share out the gradients too
+  std::string device = "cpu";           ///< [train]   device: cpu, cuda or cuda:N
   std::filesystem::path output;         ///< [output]  path
 };
 

@@ -17,9 +17,17 @@ class LostProcess : public Error {
   explicit LostProcess(const std::string& message) : Error(ErrorCode::io, message) {}
 };
 
+/// A call whose result is not there yet.
+class Pending {
+ public:
+  virtual ~Pending() = default;
+  /// Returns when the result is there. Throws LostProcess.
+  virtual void wait() = 0;
+};
+
 /// Processes that compute together. Each calls the same functions in the same order with tensors of the same sizes, all
-/// contiguous; a call returns when its result is there. The same number of processes gives the same bits.
-/// Every function throws LostProcess.
+/// contiguous; a call returns when its result is there, or for tensors on a GPU when its current stream waits for it.
+/// The same number of processes gives the same bits. Every function throws LostProcess.
 class ProcessGroup {
  public:
   virtual ~ProcessGroup() = default;
@@ -35,6 +43,8 @@ class ProcessGroup {
   virtual void all_reduce_max(at::Tensor& tensor) = 0;
   /// part [n] <- this process's n elements of the sum of `whole` [size * n] over the processes.
   virtual void reduce_scatter_sum(at::Tensor& part, at::Tensor& whole) = 0;
+  /// The same, which goes on behind the caller's back until wait(): nobody may touch the tensors in between.
+  virtual std::unique_ptr<Pending> start_reduce_scatter_sum(at::Tensor part, at::Tensor whole) = 0;
   /// whole [size * n] <- the parts [n] of all processes, in the order of their ranks.
   virtual void all_gather(at::Tensor& whole, at::Tensor& part) = 0;
   /// The same, in the leading process only; elsewhere `whole` is not looked at.

@@ -17,7 +17,7 @@ ContinuationScore score_continuation(models::CausalLM& model, models::ModelState
   at::Tensor logits = first_logits.unsqueeze(0);  // [T, vocab]
   if (ids.size() > 1) {
     const at::Tensor others = model.forward(tokens.narrow(0, 0, tokens.size(0) - 1).unsqueeze(0), &state).squeeze(0);
-    logits = at::cat({logits, others.to(at::kFloat)});
+    logits = at::cat({logits, others.to(at::kCPU, at::kFloat)});
   }
   const at::Tensor log_probabilities = at::log_softmax(logits, 1);
   return {.nats = -log_probabilities.gather(1, tokens.unsqueeze(1)).sum(at::kDouble).item<double>(),

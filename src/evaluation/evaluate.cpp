@@ -17,8 +17,9 @@ at::Tensor to_tensor(std::span<const std::int64_t> values) {
 /// Sum over tokens of -log softmax(logits)[label].  logits [1, T, vocab], labels [T]; ignored ones add nothing
 double sum_of_nats(const at::Tensor& logits, const at::Tensor& labels) {
   const at::Tensor log_probabilities = at::log_softmax(logits.squeeze(0), 1, at::kFloat);  // [T, vocab]
-  const at::Tensor ignored = labels.eq(data::kIgnoredLabel);
-  const at::Tensor of_labels = log_probabilities.gather(1, labels.clamp_min(0).unsqueeze(1)).squeeze(1);
+  const at::Tensor here = labels.to(logits.device());
+  const at::Tensor ignored = here.eq(data::kIgnoredLabel);
+  const at::Tensor of_labels = log_probabilities.gather(1, here.clamp_min(0).unsqueeze(1)).squeeze(1);
   return -of_labels.masked_fill(ignored, 0).sum(at::kDouble).item<double>();
 }
 

@@ -3,21 +3,15 @@
 #include <torch/types.h>
 
 #include <cstdint>
-#include <string>
 #include <vector>
-
-#include "distributed/process_group.h"
-#include "models/safetensors.h"
 
 namespace comba::training {
 
-/// A trained tensor, or a slice of one, and its name in the checkpoint.
-struct NamedParameter {
-  std::string name;
-  at::Tensor tensor;
-  /// Decayed are matrices (linear maps, embeddings, convolution filters), not vectors (norm weights, biases, A_log,
-  /// dt_bias, D, decay; RWKV7's, which are [1, 1, D]).
-  bool weight_decay = tensor.dim() == 2 || (tensor.dim() > 2 && tensor.size(0) > 1);
+/// Weights side by side in memory that are updated alike.
+struct FlatPiece {
+  at::Tensor value;     ///< [n] f32
+  at::Tensor gradient;  ///< [n] f32
+  bool weight_decay = true;
 };
 
 struct AdamWOptions {
@@ -32,44 +26,30 @@ struct AdamWOptions {
 ///     w <- w (1 - lr weight_decay)
 ///     m <- beta1 m + (1 - beta1) g;   v <- beta2 v + (1 - beta2) g^2
 ///     w <- w - lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + epsilon)
+///
+/// Everything that changes from step to step is a tensor beside the weights, so that a GPU need not wait for the host
+/// and a graph can repeat a step.
 class AdamW {
  public:
-  /// How the names of its state begin, a parameter's name following.
-  static constexpr const char* kMoments[] = {"exp_avg.", "exp_avg_sq."};
-  static constexpr const char* kNumSteps = "num_steps";
+  AdamW(std::vector<FlatPiece> pieces, const AdamWOptions& options);
 
-  AdamW(std::vector<NamedParameter> parameters, const AdamWOptions& options);
+  /// Updates every weight. learning_rate [] f32 on a GPU, f64 on the CPU; the gradients are divided by
+  /// gradient_divisor [] f32, in place; where skip [] f32 is 1, nothing is done.
+  void step(const at::Tensor& learning_rate, const at::Tensor& gradient_divisor, const at::Tensor& skip);
 
-  /// Updates every parameter that has a gradient.
-  void step(double learning_rate);
-
-  /// Steps made so far.
-  std::int64_t num_steps() const { return num_steps_; }
-
-  /// The moments, as "exp_avg.NAME" and "exp_avg_sq.NAME", and "num_steps" (int64, one element): all that a later
-  /// `load_state` needs. The tensors are the live ones, not copies.
-  models::NamedTensors state() const;
-
-  /// Throws Error(io) when a tensor is missing, unknown, or of another shape or dtype; then nothing is changed.
-  void load_state(const models::NamedTensors& state);
+  /// Steps made so far, as the next step reads it.  [] f32
+  const at::Tensor& num_steps() const { return num_steps_; }
+  /// First and second moment of every weight, one piece after the other.  [n] f32
+  const at::Tensor& exp_avg() const { return exp_avg_; }
+  const at::Tensor& exp_avg_sq() const { return exp_avg_sq_; }
 
  private:
-  struct Moments {
-    at::Tensor exp_avg;
-    at::Tensor exp_avg_sq;
-  };
+  void update(bool with_weight_decay, const at::Tensor& learning_rate, const at::Tensor& gradient_divisor,
+              const at::Tensor& skip);
 
-  void update(bool with_weight_decay, double learning_rate);
-
-  std::vector<NamedParameter> parameters_;
-  std::vector<Moments> moments_;  // one for each parameter
+  std::vector<FlatPiece> pieces_;
   AdamWOptions options_;
-  std::int64_t num_steps_ = 0;
+  at::Tensor exp_avg_, exp_avg_sq_, num_steps_;
 };
-
-/// Scales the gradients so that their global L2 norm, over the parameters of all processes of `group`, is at most
-/// `max_norm`, and returns the norm they had. Gradients whose norm is not finite are left as they are.
-double clip_gradient_norm(const std::vector<NamedParameter>& parameters, double max_norm,
-                          distributed::ProcessGroup& group = distributed::single_process());
 
 }  // namespace comba::training

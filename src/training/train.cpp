@@ -1,5 +1,6 @@
 #include "training/train.h"
 
+#include <algorithm>
 #include <memory>
 #include <optional>
 #include <span>
@@ -7,12 +8,16 @@
 
 #include "base/message.h"
 #include "generation/generate.h"
+#include "training/memory_need.h"
 #include "training/metrics_log.h"
+#include "training/profiler.h"
 #include "training/run_directory.h"
 #include "training/training_checkpoint.h"
 
 namespace comba::training {
 namespace {
+
+constexpr std::int64_t kStepsBeforeProfile = 5;  // libraries choose kernels in the first, graphs are recorded
 
 bool is_due(std::int64_t interval, std::int64_t step) { return interval > 0 && step % interval == 0; }
 
@@ -23,7 +28,8 @@ Trainer new_trainer(const TrainingRun& run) {
   } else {
     load_initial_weights(*model, run.initial_model, run.train);
   }
-  return Trainer(std::move(model), run.train, run.config, run.group);
+  model->to(run.device);
+  return Trainer(std::move(model), run.train, run.config, run.group, run.step);
 }
 
 Trainer resumed_trainer(const TrainingRun& run, const CheckpointEntry& checkpoint, TrainObserver& observer) {
@@ -36,7 +42,12 @@ Trainer resumed_trainer(const TrainingRun& run, const CheckpointEntry& checkpoin
   };
   compare("threads", record.num_threads, at::get_num_threads());
   compare("processes", record.num_processes, run.group.size());
-  return load_training_checkpoint(checkpoint.path, run.train, run.config, run.group);
+  const std::string device = c10::DeviceTypeName(run.device.type(), /*lower_case=*/true);
+  if (record.device != device && run.group.leads()) {
+    observer.on_warning(concat("the checkpoint was made on ", record.device, ", this run is on ", device,
+                               ": sums may round otherwise"));
+  }
+  return load_training_checkpoint(checkpoint.path, run.train, run.config, run.group, run.device, run.step);
 }
 
 /// The checkpoint to go on from, which the leading process finds for all.
@@ -70,11 +81,18 @@ class RunningTraining {
 
   void run(const StopFlag& stop) {
     if (leads()) observer_.on_start(trainer_.model(), trainer_.num_steps());
+    const std::int64_t first_step = trainer_.num_steps();
+    const std::int64_t last_chance = std::max(first_step, run_.config.steps - run_.profile_steps);
+    first_profiled_ = std::min(first_step + kStepsBeforeProfile, last_chance);
     while (trainer_.num_steps() < run_.config.steps) {
-      make_step();
+      profile();
+      start_step();
       const std::int64_t step = trainer_.num_steps();
       const bool last = step == run_.config.steps;
+      // A GPU computes this step while the next one is started, unless something reads the weights in between.
+      finish_steps(/*but=*/run_.device.is_cpu() || last || is_due_after(step) ? 0 : 1);
       const int signal = agreed_signal(stop, run_.group);
+      if (signal != 0) finish_steps(/*but=*/0);
       if (is_due(run_.config.evaluation_interval, step) && run_.heldout.num_documents() > 0) {
         while_the_others_wait([&] { evaluate(); });
       }
@@ -85,6 +103,7 @@ class RunningTraining {
                                          run_.directory.string(), " (continue with --resume)"));
       }
     }
+    profile();
   }
 
  private:
@@ -97,12 +116,45 @@ class RunningTraining {
     run_.group.barrier();
   }
 
-  void make_step() {
+  /// Whether something reads the weights after this step.
+  bool is_due_after(std::int64_t step) const {
+    return is_due(run_.config.evaluation_interval, step) || is_due(run_.config.sample_interval, step) ||
+           is_due(run_.config.checkpoint_interval, step);
+  }
+
+  /// Begins or ends the profile where it is due before the next step.
+  void profile() {
+    if (run_.profile_steps == 0 || !leads()) return;
+    if (!profiler_ && trainer_.num_steps() == first_profiled_) {
+      profiler_.emplace(run_.device);
+      profiled_until_ = std::min(trainer_.num_steps() + run_.profile_steps, run_.config.steps);
+    } else if (profiler_ && trainer_.num_steps() == profiled_until_) {
+      profiler_->stop();
+      profiler_->write_trace(run_.directory / "trace.json");
+      observer_.on_trace(run_.directory / "trace.json");
+      profiled_until_ = -1;
+    }
+  }
+
+  void start_step() {
     try {
-      const StepReport report = trainer_.step();
-      if (!leads()) return;
-      metrics_->write(report);
-      observer_.on_step(report);
+      trainer_.start_step();
+    } catch (const c10::OutOfMemoryError&) {
+      std::int64_t num_parameters = 0;
+      for (const at::Tensor& parameter : trainer_.model().parameters()) num_parameters += parameter.numel();
+      throw Error(ErrorCode::unsupported,
+                  out_of_memory_message(run_.config, num_parameters, run_.group.size(), device_memory(run_.device)));
+    }
+  }
+
+  void finish_steps(std::int64_t but) {
+    try {
+      while (trainer_.num_unfinished() > but) {
+        const StepReport report = trainer_.finish_step();
+        if (!leads()) continue;
+        metrics_->write(report);
+        observer_.on_step(report);
+      }
     } catch (const Error& error) {
       if (error.code() != ErrorCode::numerical) throw;
       throw Error(ErrorCode::numerical, concat(error.what(), "; newest checkpoint: ", newest_checkpoint()));
@@ -151,6 +203,8 @@ class RunningTraining {
   Trainer trainer_;
   std::optional<MetricsLog> metrics_;  // in the leading process
   std::int64_t saved_step_;
+  std::optional<Profiler> profiler_;
+  std::int64_t first_profiled_ = 0, profiled_until_ = -1;
 };
 
 }  // namespace

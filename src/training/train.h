@@ -25,6 +25,7 @@ class TrainObserver {
   virtual void on_evaluation(std::int64_t step, const evaluation::EvaluationResult& heldout) = 0;
   virtual void on_sample(std::int64_t step, const std::string& text) = 0;
   virtual void on_checkpoint(const std::filesystem::path& directory) = 0;
+  virtual void on_trace(const std::filesystem::path& path) = 0;
   /// Something the user should know, in one sentence.
   virtual void on_warning(const std::string& text) = 0;
 };
@@ -37,7 +38,10 @@ struct TrainingRun {
   const data::TokenDataset& heldout;         ///< may be empty: then nothing is evaluated
   std::filesystem::path directory;           ///< see run_directory.h
   std::filesystem::path initial_model = {};  ///< model directory with the weights to begin with; empty: drawn at random
-  bool resume = false;                       ///< go on from the newest checkpoint in `directory`, if there is one
+  c10::Device device = c10::kCPU;            ///< where to compute; see use_device
+  StepOptions step = {};
+  std::int64_t profile_steps = 0;  ///< steps whose profile goes to trace.json in `directory`; 0: none
+  bool resume = false;             ///< go on from the newest checkpoint in `directory`, if there is one
   /// The processes that share the work. All see the same files; the leading one writes, and tells its observer.
   distributed::ProcessGroup& group = distributed::single_process();
 };

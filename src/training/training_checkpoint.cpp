@@ -21,9 +21,25 @@ std::string to_json(const TrainingRecord& record) {
   json["step"] = record.step;
   json["num_threads"] = record.num_threads;
   json["num_processes"] = record.num_processes;
+  json["device"] = record.device;
   json["dataset_md5"] = record.dataset_md5;
   json["config"] = nlohmann::ordered_json::parse(training::to_json(record.config));
   return json.dump(2) + '\n';
+}
+
+/// "num_heads 4 became 8" for the first key of config.json that differs; empty when none does.
+std::string model_difference(const models::ModelConfig& saved, const models::ModelConfig& wanted) {
+  const auto before = nlohmann::ordered_json::parse(models::to_json(saved));
+  const auto now = nlohmann::ordered_json::parse(models::to_json(wanted));
+  const auto text = [](const nlohmann::ordered_json& json, const std::string& key) {
+    return json.contains(key) ? json[key].dump() : std::string("nothing");
+  };
+  for (const auto* keys : {&before, &now}) {
+    for (const auto& [key, value] : keys->items()) {
+      if (text(before, key) != text(now, key)) return concat(key, ' ', text(before, key), " became ", text(now, key));
+    }
+  }
+  return {};
 }
 
 }  // namespace
@@ -35,7 +51,8 @@ void save_training_checkpoint(Trainer& trainer, const Mixture& dataset, const fs
                               .config = trainer.config(),
                               .dataset_md5 = dataset.source_md5(),
                               .num_threads = at::get_num_threads(),
-                              .num_processes = trainer.group().size()};
+                              .num_processes = trainer.group().size(),
+                              .device = c10::DeviceTypeName(trainer.model().device().type(), /*lower_case=*/true)};
   AtomicDirectory checkpoint(directory);
   models::save_model(trainer.model(), checkpoint.staging());
   models::write_safetensors(checkpoint.staging() / kOptimizerFile, optimizer_state);
@@ -58,7 +75,8 @@ TrainingRecord read_training_record(const fs::path& directory) {
           .config = parse_train_config(json["config"].dump()),
           .dataset_md5 = json["dataset_md5"].get<std::string>(),
           .num_threads = json["num_threads"].get<int>(),
-          .num_processes = processes.get<int>()};
+          .num_processes = processes.get<int>(),
+          .device = json.value("device", "cpu")};
 }
 
 void require_same_run(const fs::path& directory, const models::ModelConfig& model, const TrainConfig& config,
@@ -67,17 +85,20 @@ void require_same_run(const fs::path& directory, const models::ModelConfig& mode
   const std::string difference = trajectory_difference(record.config, config);
   require(difference.empty(), ErrorCode::invalid_argument, "[resume] ", directory.string(),
           " can only continue with its own configuration; got another: ", difference);
-  require(models::to_json(models::load_model_config(directory / "config.json")) == models::to_json(model),
-          ErrorCode::invalid_argument, "[resume] ", directory.string(),
-          " can only continue with its own model; the model configuration given is not that of its config.json");
+  const std::string other_model = model_difference(models::load_model_config(directory / "config.json"), model);
+  require(
+      other_model.empty(), ErrorCode::invalid_argument, "[resume] ", directory.string(),
+      " can only continue with its own model; the configuration given is not that of its config.json: ", other_model);
   require(record.dataset_md5 == dataset.source_md5(), ErrorCode::invalid_argument, "[resume] ", directory.string(),
           " can only continue with its own data (md5 ", record.dataset_md5, "); got data of md5 ",
           dataset.source_md5());
 }
 
 Trainer load_training_checkpoint(const fs::path& directory, const Mixture& dataset, const TrainConfig& config,
-                                 distributed::ProcessGroup& group) {
-  Trainer trainer(models::load_model(directory), dataset, config, group);
+                                 distributed::ProcessGroup& group, c10::Device device, const StepOptions& step) {
+  const auto model = models::load_model(directory);
+  model->to(device);
+  Trainer trainer(model, dataset, config, group, step);
   trainer.load_optimizer_state(models::read_safetensors(directory / kOptimizerFile).tensors);
   require(trainer.num_steps() == read_training_record(directory).step, ErrorCode::io,
           "[load_training_checkpoint] the files of a checkpoint must be of one step; got others in ",

@@ -17,9 +17,10 @@ namespace comba::training {
 struct TrainingRecord {
   std::int64_t step = 0;  ///< completed steps
   TrainConfig config;
-  std::string dataset_md5;  ///< see Mixture::source_md5
-  int num_threads = 1;      ///< of LibTorch: another number may round sums otherwise
-  int num_processes = 1;    ///< likewise; the files of a checkpoint are the same for any
+  std::string dataset_md5;     ///< see Mixture::source_md5
+  int num_threads = 1;         ///< of LibTorch: another number may round sums otherwise
+  int num_processes = 1;       ///< likewise; the files of a checkpoint are the same for any
+  std::string device = "cpu";  ///< likewise, or "cuda"
 };
 
 /// Writes a checkpoint directory, which appears whole or not at all and replaces an earlier one of its name. All
@@ -38,7 +39,8 @@ void require_same_run(const std::filesystem::path& directory, const models::Mode
 /// A trainer in the state of a checkpoint, weights included. Throws Error(io) when a file is missing or damaged.
 Trainer load_training_checkpoint(const std::filesystem::path& directory, const Mixture& dataset,
                                  const TrainConfig& config,
-                                 distributed::ProcessGroup& group = distributed::single_process());
+                                 distributed::ProcessGroup& group = distributed::single_process(),
+                                 c10::Device device = c10::kCPU, const StepOptions& step = {});
 
 /// Reads the weights of a model directory into `model`. Throws Error as models::load_weights does, and
 /// invalid_argument when the directory says that its ids are of another tokenizer than the data's.

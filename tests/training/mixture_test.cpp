@@ -146,6 +146,7 @@ struct Silent : TrainObserver {
   void on_evaluation(std::int64_t, const evaluation::EvaluationResult&) override {}
   void on_sample(std::int64_t, const std::string&) override {}
   void on_checkpoint(const std::filesystem::path&) override {}
+  void on_trace(const std::filesystem::path&) override {}
   void on_warning(const std::string& text) override { ADD_FAILURE() << text; }
 
   std::vector<double> losses;

@@ -3,30 +3,28 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <set>
-#include <string>
 #include <vector>
 
 #include "comba/error.h"
-#include "models/causal_lm.h"
-#include "support/tiny_run.h"
+#include "training/flat_parameters.h"
+#include "training/optimizer_state.h"
 
 namespace comba::training {
 namespace {
 
 constexpr AdamWOptions kOptions = {.beta1 = 0.9, .beta2 = 0.95, .epsilon = 1e-6, .weight_decay = 0.1};
 
-/// A parameter with values and gradients that repeat from run to run.
-NamedParameter parameter(const std::string& name, at::IntArrayRef sizes, int seed) {
-  at::Tensor tensor = at::arange(c10::multiply_integers(sizes), at::kFloat).add(seed).sin().reshape(sizes).clone();
-  tensor.requires_grad_(true);
-  tensor.mutable_grad() = at::zeros(sizes);
-  return {name, tensor};
+/// Weights with values that repeat from run to run.
+FlatPiece piece(std::int64_t size, bool weight_decay, int seed) {
+  return {at::arange(size, at::kFloat).add(seed).sin(), at::zeros({size}), weight_decay};
 }
 
-void set_gradient(const NamedParameter& parameter, int step) {
-  const at::Tensor phase = at::arange(parameter.tensor.numel(), at::kFloat).mul(0.7).add(step * 1.3);
-  parameter.tensor.grad().copy_(phase.cos().mul(0.5).reshape(parameter.tensor.sizes()));
+void set_gradient(const FlatPiece& piece, int step) {
+  piece.gradient.copy_(at::arange(piece.gradient.numel(), at::kFloat).mul(0.7).add(step * 1.3).cos().mul(0.5));
+}
+
+void make_step(AdamW& optimizer, double learning_rate, double divisor = 1, bool skip = false) {
+  optimizer.step(at::full({}, learning_rate, at::kDouble), at::full({}, divisor), at::full({}, skip ? 1.0 : 0.0));
 }
 
 /// The formula of AdamW's doc comment, in double.
@@ -42,100 +40,94 @@ struct ReferenceWeight {
   }
 };
 
-void expect_follows_formula(at::IntArrayRef sizes, double weight_decay) {
-  const NamedParameter p = parameter("p", sizes, 1);
-  AdamW optimizer({p}, kOptions);
+void expect_follows_formula(bool weight_decay, double divisor) {
+  // A piece of the other kind before and behind it must not disturb.
+  const FlatPiece p = piece(35, weight_decay, 1);
+  AdamW optimizer({piece(3, !weight_decay, 5), p, piece(4, !weight_decay, 6)}, kOptions);
   std::vector<ReferenceWeight> reference;
-  for (std::int64_t i = 0; i < p.tensor.numel(); ++i) reference.push_back({p.tensor.flatten()[i].item<double>()});
+  for (std::int64_t i = 0; i < 35; ++i) reference.push_back({p.value[i].item<double>()});
   for (int t = 1; t <= 25; ++t) {
     const double lr = 0.01 * t;
     set_gradient(p, t);
     for (std::size_t i = 0; i < reference.size(); ++i) {
-      const auto g = p.tensor.grad().flatten()[static_cast<std::int64_t>(i)].item<double>();
-      reference[i].step(g, lr, t, weight_decay);
+      const auto g = p.gradient[static_cast<std::int64_t>(i)].item<double>() / divisor;
+      reference[i].step(g, lr, t, weight_decay ? kOptions.weight_decay : 0.0);
     }
-    optimizer.step(lr);
+    make_step(optimizer, lr, divisor);
   }
   for (std::size_t i = 0; i < reference.size(); ++i) {
     // 25 updates of at most 0.25, each rounded to fp32 a few times.
-    EXPECT_NEAR(p.tensor.flatten()[static_cast<std::int64_t>(i)].item<double>(), reference[i].w, 25 * 4 * 6e-8);
+    EXPECT_NEAR(p.value[static_cast<std::int64_t>(i)].item<double>(), reference[i].w, 25 * 4 * 6e-8);
   }
 }
 
-TEST(AdamW, FollowsItsFormulaOnAMatrix) { expect_follows_formula({5, 7}, kOptions.weight_decay); }
+TEST(AdamW, FollowsItsFormulaWithWeightDecay) { expect_follows_formula(true, 1); }
 
-TEST(AdamW, DoesNotDecayAVector) { expect_follows_formula({35}, 0.0); }
+TEST(AdamW, FollowsItsFormulaWithoutWeightDecay) { expect_follows_formula(false, 1); }
 
-TEST(AdamW, DecaysMatricesAndNothingElse) {
-  const models::CausalLM model(testing::tiny_model_config());
-  std::set<std::string> without;
-  for (const auto& item : model.named_parameters()) {
-    if (!NamedParameter{item.key(), item.value()}.weight_decay) without.insert(item.key());
-  }
-  std::set<std::string> expected = {"model.norm.weight"};
-  for (const std::string layer : {"model.layers.0.", "model.layers.1."}) {
-    for (const char* name : {"attn_norm.weight", "attn.A_log", "attn.dt_bias", "attn.D", "attn.decay",
-                             "attn.o_norm.weight", "mlp_norm.weight"}) {
-      expected.insert(layer + name);
-    }
-  }
-  EXPECT_EQ(without, expected);
-}
+TEST(AdamW, DividesTheGradients) { expect_follows_formula(true, 4); }
 
-TEST(AdamW, LeavesAParameterWithoutGradientAlone) {
-  const NamedParameter used = parameter("used", {3, 3}, 1);
-  NamedParameter unused = parameter("unused", {3, 3}, 2);
-  unused.tensor.mutable_grad() = at::Tensor();
-  const at::Tensor before = unused.tensor.detach().clone();
-  AdamW optimizer({used, unused}, kOptions);
-  set_gradient(used, 0);
-  optimizer.step(0.1);
-  EXPECT_TRUE(at::equal(unused.tensor, before));
-}
-
-TEST(AdamW, ContinuesFromASavedStateBitForBit) {
-  const NamedParameter a = parameter("p", {4, 9}, 1), b = parameter("p", {4, 9}, 1);
-  AdamW straight({a}, kOptions), first({b}, kOptions), second({b}, kOptions);
-  for (int t = 0; t < 8; ++t) {
-    set_gradient(a, t);
-    set_gradient(b, t);
-    straight.step(0.01);
-    if (t == 3) {
-      first.step(0.01);
-      second.load_state(first.state());
-    } else {
-      (t < 3 ? first : second).step(0.01);
-    }
-  }
-  EXPECT_EQ(second.num_steps(), 8);
-  EXPECT_TRUE(at::equal(a.tensor, b.tensor));
-}
-
-TEST(AdamW, RefusesAForeignState) {
-  const NamedParameter p = parameter("p", {4, 9}, 1), q = parameter("p", {9, 4}, 1);
+TEST(AdamW, SkipsAStep) {
+  const FlatPiece p = piece(9, true, 1);
   AdamW optimizer({p}, kOptions);
-  EXPECT_THROW(optimizer.load_state(AdamW({q}, kOptions).state()), Error);
-  EXPECT_THROW(optimizer.load_state({}), Error);
-  auto state = optimizer.state();
-  state["exp_avg.q"] = at::zeros({1});
-  EXPECT_THROW(optimizer.load_state(state), Error);
+  set_gradient(p, 0);
+  make_step(optimizer, 0.1);
+  const at::Tensor value = p.value.clone(), moment = optimizer.exp_avg().clone();
+  p.gradient.fill_(NAN);
+  make_step(optimizer, 0.1, NAN, /*skip=*/true);
+  EXPECT_TRUE(at::equal(p.value, value));
+  EXPECT_TRUE(at::equal(optimizer.exp_avg(), moment));
+  EXPECT_EQ(optimizer.num_steps().item<float>(), 1.0f);
 }
 
-TEST(ClipGradientNorm, ScalesAllGradientsTogether) {
-  const NamedParameter a = parameter("a", {1, 1}, 1), b = parameter("b", {1}, 2);
-  a.tensor.grad().fill_(3);
-  b.tensor.grad().fill_(4);
-  EXPECT_DOUBLE_EQ(clip_gradient_norm({a, b}, 10.0), 5.0);
-  EXPECT_EQ(a.tensor.grad().item<float>(), 3.0f);
-  EXPECT_DOUBLE_EQ(clip_gradient_norm({a, b}, 1.0), 5.0);
-  EXPECT_NEAR(a.tensor.grad().item<float>(), 0.6f, 1e-7);
-  EXPECT_NEAR(b.tensor.grad().item<float>(), 0.8f, 1e-7);
+/// Two weights of a model, and their optimizer.
+struct Small {
+  explicit Small(at::IntArrayRef sizes)
+      : parameters({{"p", at::ones(sizes).requires_grad_()}, {"q", at::ones({5}).requires_grad_()}},
+                   distributed::single_process()),
+        optimizer(parameters.own(), kOptions) {}
+
+  void step(int t) {
+    for (const FlatPiece& piece : parameters.own()) set_gradient(piece, t);
+    make_step(optimizer, 0.01);
+  }
+
+  FlatParameters parameters;
+  AdamW optimizer;
+};
+
+TEST(OptimizerState, ContinuesBitForBit) {
+  Small straight({4, 9}), first({4, 9});
+  for (int t = 0; t < 4; ++t) {
+    straight.step(t);
+    first.step(t);
+  }
+  Small second({4, 9});
+  const at::NoGradGuard no_grad;
+  for (std::size_t i = 0; i < 2; ++i) {
+    at::Tensor(second.parameters.parameters()[i].tensor).copy_(first.parameters.parameters()[i].tensor);
+  }
+  const models::NamedTensors state = gather_state(first.parameters, first.optimizer);
+  EXPECT_EQ(state.size(), 5u);
+  EXPECT_EQ(state.at("exp_avg_sq.p").sizes(), at::IntArrayRef({4, 9}));
+  EXPECT_EQ(state.at("num_steps").item<std::int64_t>(), 4);
+  load_state(state, second.parameters, second.optimizer);
+  for (int t = 4; t < 8; ++t) {
+    straight.step(t);
+    second.step(t);
+  }
+  for (std::size_t i = 0; i < 2; ++i) {
+    EXPECT_TRUE(at::equal(straight.parameters.parameters()[i].tensor, second.parameters.parameters()[i].tensor));
+  }
 }
 
-TEST(ClipGradientNorm, ReportsANormThatIsNotFinite) {
-  const NamedParameter a = parameter("a", {2}, 1);
-  a.tensor.grad().fill_(INFINITY);
-  EXPECT_FALSE(std::isfinite(clip_gradient_norm({a}, 1.0)));
+TEST(OptimizerState, RefusesAForeignOne) {
+  Small p({4, 9}), other({9, 4});
+  EXPECT_THROW(load_state(gather_state(other.parameters, other.optimizer), p.parameters, p.optimizer), Error);
+  EXPECT_THROW(load_state({}, p.parameters, p.optimizer), Error);
+  models::NamedTensors state = gather_state(p.parameters, p.optimizer);
+  state["exp_avg.r"] = at::zeros({1});
+  EXPECT_THROW(load_state(state, p.parameters, p.optimizer), Error);
 }
 
 }  // namespace

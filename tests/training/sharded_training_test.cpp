@@ -10,7 +10,7 @@
 #include "comba/error.h"
 #include "support/threads_together.h"
 #include "support/tiny_run.h"
-#include "training/sharded_parameters.h"
+#include "training/flat_parameters.h"
 #include "training/trainer.h"
 
 namespace comba::training {
@@ -34,9 +34,10 @@ struct Result {
 
 Result train(const data::TokenDataset& dataset, const TrainConfig& config, int num_steps,
              distributed::ProcessGroup& group, const models::NamedTensors* optimizer = nullptr,
-             const models::NamedTensors* weights = nullptr) {
+             const models::NamedTensors* weights = nullptr, int zero_stage = 1) {
   // Processes may start with other weights: those of the leading one count.
-  Trainer trainer(tiny_model(3 + static_cast<std::uint64_t>(group.rank())), dataset, config, group);
+  Trainer trainer(tiny_model(3 + static_cast<std::uint64_t>(group.rank())), dataset, config, group,
+                  {.zero_stage = zero_stage});
   if (weights != nullptr) {
     const at::NoGradGuard no_grad;
     for (const auto& item : trainer.model().named_parameters()) at::Tensor(item.value()).copy_(weights->at(item.key()));
@@ -76,11 +77,12 @@ class ShardedTraining : public ::testing::TestWithParam<int> {
   }
 
   /// The leading process's result; the others' weights must be the same.
-  Result together(const TrainConfig& config, int num_steps, const Result* saved = nullptr) {
+  Result together(const TrainConfig& config, int num_steps, const Result* saved = nullptr, int zero_stage = 1) {
     std::vector<Result> results(static_cast<std::size_t>(size_));
     testing::run_group(size_, [&](distributed::ProcessGroup& group) {
-      results[static_cast<std::size_t>(group.rank())] = train(
-          train_, config, num_steps, group, saved ? &saved->optimizer : nullptr, saved ? &saved->weights : nullptr);
+      results[static_cast<std::size_t>(group.rank())] =
+          train(train_, config, num_steps, group, saved ? &saved->optimizer : nullptr,
+                saved ? &saved->weights : nullptr, zero_stage);
     });
     for (const Result& result : results) {
       EXPECT_EQ(result.losses, results[0].losses);
@@ -118,6 +120,28 @@ TEST_P(ShardedTraining, AStepIsThatOfOneProcess) {
   }
 }
 
+TEST_P(ShardedTraining, SharedGradientsAreTheSameBitsWhereAStepIsOnePass) {
+  for (const bool recompute : {false, true}) {
+    TrainConfig config = tiny_config();
+    config.dtype = "bf16";
+    config.recompute_blocks = recompute;
+    const Result whole = together(config, 3, nullptr, /*zero_stage=*/1), shared = together(config, 3, nullptr, 2);
+    EXPECT_EQ(shared.losses, whole.losses);
+    EXPECT_EQ(shared.norms, whole.norms);
+    expect_same_bits(shared.weights, whole.weights);
+    expect_same_bits(shared.optimizer, whole.optimizer);
+  }
+}
+
+TEST_P(ShardedTraining, SharedGradientsAddUpOverPasses) {
+  TrainConfig config = tiny_config();
+  config.micro_batch_size = 1;
+  const Result expected = alone(config, 1), measured = together(config, 1, nullptr, /*zero_stage=*/2);
+  EXPECT_NEAR(measured.norms[0], expected.norms[0], 1e-5 * expected.norms[0]);
+  expect_close(measured.weights, expected.weights, kFirstStepTolerance);
+  expect_close(measured.optimizer, expected.optimizer, kFirstStepTolerance);
+}
+
 TEST_P(ShardedTraining, ARunIsThatOfOneProcessAndRepeatsItsBits) {
   const Result expected = alone(tiny_config(), 12), measured = together(tiny_config(), 12);
   for (std::size_t i = 0; i < 12; ++i) EXPECT_NEAR(measured.losses[i], expected.losses[i], 1e-4) << i;
@@ -147,26 +171,63 @@ TEST_P(ShardedTraining, EachProcessKeepsTheMomentsOfItsShareOnly) {
       parameters.push_back({item.key(), item.value()});
       total += item.value().numel();
     }
-    const ShardedParameters sharded(parameters, group);
-    std::int64_t kept = 0;
-    for (const auto& [name, tensor] : AdamW(sharded.own(), {}).state()) kept += tensor.numel();
-    EXPECT_LE(kept, 2 * ((total + size_ - 1) / size_) + 1);
+    const FlatParameters flat(parameters, group);
+    EXPECT_LE(AdamW(flat.own(), {}).exp_avg().numel(), (total + size_ - 1) / size_);
   });
 }
 
-TEST_P(ShardedTraining, AParameterWithoutGradientAnywhereIsLeftAlone) {
-  testing::run_group(size_, [&](distributed::ProcessGroup& group) {
-    const at::Tensor somewhere = at::ones({6, 6}).requires_grad_(), nowhere = at::ones({6, 6}).requires_grad_();
-    if (group.rank() == 1) somewhere.mutable_grad() = at::full({6, 6}, 2.0);
-    ShardedParameters parameters({{"somewhere", somewhere}, {"nowhere", nowhere}}, group);
-    AdamW optimizer(parameters.own(), {});
-    parameters.reduce_gradients();
-    EXPECT_NEAR(clip_gradient_norm(parameters.own(), 100, group), 12.0, 12 * 36 * 6e-8);
-    optimizer.step(0.1);
-    parameters.gather_values();
-    EXPECT_TRUE(at::equal(nowhere, at::ones({6, 6})));
-    EXPECT_LT(somewhere.max().item<float>(), 0.95);
-  });
+/// Whole numbers have one sum, whatever the order of summing.
+TEST_P(ShardedTraining, EveryElementIsReducedUpdatedAndGatheredOnceInBucketsOfAnySize) {
+  const std::vector<std::vector<std::int64_t>> shapes = {{3, 5}, {7}, {4, 4}, {1}, {2, 1, 3}, {6, 2}};
+  for (const auto& [bucket_size, zero_stage] :
+       std::vector<std::pair<std::int64_t, int>>{{0, 1}, {1, 1}, {5, 1}, {16, 1}, {1000, 1}, {0, 2}, {5, 2}, {16, 2}}) {
+    testing::run_group(size_, [&](distributed::ProcessGroup& group) {
+      std::vector<NamedParameter> parameters;
+      for (std::size_t i = 0; i < shapes.size(); ++i) {
+        parameters.push_back({std::to_string(i), at::full(shapes[i], 100.0 * i).requires_grad_()});
+      }
+      FlatParameters flat(parameters, group, {.bucket_size = bucket_size, .zero_stage = zero_stage});
+      // Two passes: autograd gives half of the gradients in each, in some order, and nothing to parameter 3 in the
+      // first.
+      for (const bool last : {false, true}) {
+        flat.begin_pass(/*first=*/!last, last);
+        at::Tensor loss = at::zeros({});
+        for (std::size_t i = 0; i < shapes.size(); ++i) {
+          if (i == 3 && !last) continue;
+          const at::Tensor gradient =
+              at::arange(parameters[i].tensor.numel(), at::kFloat).view(shapes[i]) + (group.rank() + 1) * (i + 1.0);
+          loss = loss + (parameters[i].tensor * gradient).sum() * (i == 3 ? 1.0 : last ? 0.75 : 0.25);
+        }
+        loss.backward();
+        flat.end_pass();
+      }
+      std::vector<at::Tensor> own;
+      for (const FlatPiece& piece : flat.own()) {
+        piece.value.add_(piece.gradient);
+        own.push_back(piece.gradient);
+      }
+      flat.gather_values();
+      const at::Tensor own_elements = own.empty() ? at::zeros({0}) : at::cat(own);
+      const models::NamedTensors gradients = flat.gather("g", own_elements);
+      const double ranks = size_ * (size_ + 1) / 2.0;
+      for (std::size_t i = 0; i < shapes.size(); ++i) {
+        const at::Tensor sum =
+            at::arange(parameters[i].tensor.numel(), at::kFloat).view(shapes[i]) * size_ + ranks * (i + 1.0);
+        EXPECT_TRUE(at::equal(parameters[i].tensor, sum + 100.0 * i)) << i << ", buckets of " << bucket_size;
+        if (group.leads()) EXPECT_TRUE(at::equal(gradients.at("g" + std::to_string(i)), sum)) << i;
+      }
+      if (group.leads()) EXPECT_EQ(gradients.size(), shapes.size());
+      // A whole state goes back to where it came from.
+      models::NamedTensors whole;
+      for (std::size_t i = 0; i < shapes.size(); ++i) {
+        whole["g" + std::to_string(i)] =
+            at::arange(parameters[i].tensor.numel(), at::kFloat).view(shapes[i]) * size_ + ranks * (i + 1.0);
+      }
+      const at::Tensor scattered = at::zeros_like(own_elements);
+      flat.scatter("g", whole, scattered);
+      EXPECT_TRUE(at::equal(scattered, own_elements));
+    });
+  }
 }
 
 TEST_P(ShardedTraining, RefusesAForeignState) {

@@ -34,13 +34,14 @@ struct RecordingObserver : TrainObserver {
   void on_evaluation(std::int64_t step, const evaluation::EvaluationResult&) override { evaluations.push_back(step); }
   void on_sample(std::int64_t step, const std::string& text) override { samples[step] = text; }
   void on_checkpoint(const fs::path& directory) override { checkpoints.push_back(directory.filename()); }
+  void on_trace(const fs::path& path) override { traces.push_back(path.filename()); }
   void on_warning(const std::string& text) override { warnings.push_back(text); }
 
   std::int64_t first_step = -1;
   std::vector<double> losses;
   std::vector<std::int64_t> evaluations;
   std::map<std::int64_t, std::string> samples;
-  std::vector<std::string> checkpoints, warnings;
+  std::vector<std::string> checkpoints, traces, warnings;
   std::function<void(std::int64_t)> after_step;
 };
 

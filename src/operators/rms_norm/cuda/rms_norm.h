@@ -18,14 +18,14 @@ struct RmsNormForward {
   DType x_dtype = DType::f32;  ///< of x and x_new: f32, bf16 or f16
   DType y_dtype = DType::f32;  ///< of branch, gate and y: that of x, or any beside f32
   DType weight_dtype = DType::f32;
-  ConstRows x;                   ///< [R, D]
-  ConstRows branch;              ///< [R, D]  optional
-  ConstRows gate;                ///< [R, D]  optional
+  ConstRows x{};                 ///< [R, D]
+  ConstRows branch{};            ///< [R, D]  optional
+  ConstRows gate{};              ///< [R, D]  optional
   const void* weight = nullptr;  ///< [D]
   float eps = 0;
   GateFunction function = GateFunction::sigmoid;
-  Rows x_new;                    ///< [R, D]  with branch
-  Rows y;                        ///< [R, D]
+  Rows x_new{};                  ///< [R, D]  with branch
+  Rows y{};                      ///< [R, D]
   float* inverse_rms = nullptr;  ///< [R]     r, for backward
   CUstream_st* stream = nullptr;
 };
@@ -41,16 +41,16 @@ struct RmsNormBackward {
   DType x_dtype = DType::f32;          ///< of x, d_x_new and dx
   DType y_dtype = DType::f32;          ///< of dy, gate, dgate and dbranch
   DType weight_dtype = DType::f32;     ///< of weight and dweight
-  ConstRows dy;                        ///< [R, D]
-  ConstRows x;                         ///< [R, D]  x, or x_new with a branch
-  ConstRows gate;                      ///< [R, D]  optional
-  ConstRows d_x_new;                   ///< [R, D]  optional
+  ConstRows dy{};                      ///< [R, D]
+  ConstRows x{};                       ///< [R, D]  x, or x_new with a branch
+  ConstRows gate{};                    ///< [R, D]  optional
+  ConstRows d_x_new{};                 ///< [R, D]  optional
   const void* weight = nullptr;        ///< [D]
   const float* inverse_rms = nullptr;  ///< [R]
   GateFunction function = GateFunction::sigmoid;
-  Rows dx;                        ///< [R, D]
-  Rows dbranch;                   ///< [R, D]  optional: dx once more, in the dtype of y
-  Rows dgate;                     ///< [R, D]  with gate
+  Rows dx{};                      ///< [R, D]
+  Rows dbranch{};                 ///< [R, D]  optional: dx once more, in the dtype of y
+  Rows dgate{};                   ///< [R, D]  with gate
   void* dweight = nullptr;        ///< [D]
   float* partial_sums = nullptr;  ///< [rms_norm_num_parts(), D]  scratch
   CUstream_st* stream = nullptr;
