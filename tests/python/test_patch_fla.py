@@ -132,8 +132,8 @@ def test_models_on_the_cpu(name, fused):
 @needs_gpu
 @every_layer
 def test_layers_on_a_gpu_are_what_they_are_defined_to_be(name):
-    layer = layer_of(name).bfloat16()
-    x, cotangent = (torch.randn(2, 100, 64, generator=torch.Generator().manual_seed(seed)).bfloat16() for seed in (2, 3))
+    layer = layer_of(name)
+    x, cotangent = (torch.randn(2, 100, 64, generator=torch.Generator().manual_seed(seed)) for seed in (2, 3))
     wide = copy.deepcopy(layer).double()
     expected = definition(wide, x.double())
     expected.backward(cotangent.double())
@@ -141,9 +141,9 @@ def test_layers_on_a_gpu_are_what_they_are_defined_to_be(name):
     with comba.patch_fla():
         y = layer(x.cuda())[0]
         y.backward(cotangent.cuda())
-    assert error(y.detach(), expected.detach()) < 0.02
+    assert error(y.detach(), expected.detach()) < 1e-4
     for (key, parameter), reference in zip(layer.named_parameters(), wide.parameters(), strict=True):
-        assert error(parameter.grad, reference.grad) < 0.05, key
+        assert error(parameter.grad, reference.grad) < 2e-3, key
 
 
 # fla's Comba has no backward pass on every GPU (on Hopper it wants TileLang), and its kernels compile for minutes.
