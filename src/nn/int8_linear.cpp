@@ -11,6 +11,8 @@ namespace {
 constexpr double kLargest = 127;
 // LibTorch's product goes through all weights for each row of x; from here on widening them once costs less.
 constexpr int64_t kMostRows = 16;
+// It reads rows of the weight in whole vectors, and past their end where they do not divide.
+constexpr int64_t kVector = 32;
 
 /// The next number of bf16 that is not below.  x >= 0, fp32
 at::Tensor rounded_up_to_bf16(const at::Tensor& x) {
@@ -34,7 +36,7 @@ std::pair<at::Tensor, at::Tensor> rounded_to_int8(const at::Tensor& weight) {
 
 at::Tensor int8_linear(const at::Tensor& x, const at::Tensor& values, const at::Tensor& scales) {
   const int64_t out = values.size(0), in = values.size(1);
-  if (!x.is_cpu() || x.numel() > kMostRows * in) {
+  if (!x.is_cpu() || x.numel() > kMostRows * in || in % kVector != 0) {
     return nn::linear(x, values.to(x.scalar_type())) * scales.to(x.scalar_type());
   }
   std::vector<int64_t> sizes = x.sizes().vec();

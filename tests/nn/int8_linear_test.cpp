@@ -62,6 +62,21 @@ TEST(Int8Linear, IsTheProductWithTheRoundedWeight) {
   }
 }
 
+// LibTorch's product would read past the end of such rows.
+TEST(Int8Linear, TakesRowsOfAnyLength) {
+  for (const int64_t in : {1, 8, 20, 33}) {
+    const auto [values, scales] = rounded_to_int8(random_weight(7, in));
+    // The memory behind the last row is poisoned.
+    const at::Tensor padded = at::full({7 * in + 64}, 127, at::kChar);
+    const at::Tensor rows = padded.narrow(0, 0, 7 * in).view({7, in});
+    rows.copy_(values);
+    const at::Tensor x = at::randn({1, in});
+    const at::Tensor expected = at::linear(x, values.to(at::kFloat) * scales.unsqueeze(1));
+    EXPECT_LE((int8_linear(x, rows, scales) - expected).abs().max().item<float>(),
+              1e-5 * expected.abs().max().item<float>() * in);
+  }
+}
+
 TEST(Int8Linear, OfALayerKeepsItsBias) {
   Linear layer(32, 16, at::kFloat, /*with_bias=*/true);
   {
