@@ -25,6 +25,7 @@
 #include "progress.h"
 #include "training/run_directory.h"
 #include "training/training_checkpoint.h"
+#include "weights_flag.h"
 
 namespace comba::cli {
 namespace {
@@ -66,6 +67,7 @@ struct EvalFlags {
   std::string python = "python3";
   int threads = 0;
   std::string device = "cpu";
+  std::string weights = "float";
 };
 
 /// What is scored.
@@ -87,6 +89,7 @@ Subject load(const EvalFlags& flags) {
     subject.model = models::load_model(directory);
   }
   subject.model->to(open_device(flags.device));
+  keep_weights_as(flags.weights, *subject.model);
   return subject;
 }
 
@@ -295,6 +298,7 @@ void register_eval(CLI::App& program) {
   command->add_option("--python", flags->python, "Python for the texts of a tokenizer.json (default python3)")
       ->type_name("PROGRAM");
   add_device_flag(*command, flags->device);
+  add_weights_flag(*command, flags->weights);
   command->add_option("--threads", flags->threads, "Threads; 0: as many as LibTorch takes by itself")
       ->check(CLI::NonNegativeNumber.description(""))
       ->type_name("N");

@@ -16,6 +16,7 @@
 #include "models/checkpoint.h"
 #include "models/safetensors.h"
 #include "training/run_directory.h"
+#include "weights_flag.h"
 
 namespace comba::cli {
 namespace {
@@ -34,6 +35,7 @@ struct LogitsFlags {
   std::vector<std::int64_t> ids;
   std::int64_t top = 5;
   std::string device = "cpu";
+  std::string weights = "float";
 };
 
 at::Tensor read_ids(const LogitsFlags& flags) {
@@ -68,6 +70,7 @@ void run_logits(const LogitsFlags& flags) {
   const at::Tensor ids = read_ids(flags);
   const auto model = models::load_model(training::find_model_directory(flags.model));
   model->to(open_device(flags.device));
+  keep_weights_as(flags.weights, *model);
   const at::Tensor logits = model->forward(ids).to(at::kCPU);
   if (flags.out.empty()) return print_likeliest(ids, logits, flags.top);
   models::write_safetensors(flags.out, {{"logits", logits}});
@@ -95,6 +98,7 @@ void register_logits(CLI::App& program) {
       ->type_name("N");
   command->add_option("--out", flags->out, "Write all logits to this safetensors file")->type_name("FILE");
   add_device_flag(*command, flags->device);
+  add_weights_flag(*command, flags->weights);
   command->callback([flags] { run_logits(*flags); });
 }
 

@@ -10,6 +10,7 @@
 #include "models/make_mixer.h"
 #include "models/model_family.h"
 #include "nn/block.h"
+#include "nn/int8_linear.h"
 #include "nn/layer_norm.h"
 #include "nn/linear.h"
 #include "nn/linear_cross_entropy.h"
@@ -54,11 +55,28 @@ class Embedding : public torch::nn::Module {
   Embedding(int64_t vocab_size, int64_t hidden_size, const at::TensorOptions& options)
       : weight_(register_parameter("weight", at::empty({vocab_size, hidden_size}, options))) {}
 
-  at::Tensor forward(const at::Tensor& ids) { return at::embedding(weight_, ids); }
+  at::Tensor forward(const at::Tensor& ids) {
+    if (!is_int8()) return at::embedding(weight_, ids);
+    return at::embedding(weight_, ids).to(scales_.scalar_type()) * at::embedding(scales_.unsqueeze(1), ids);
+  }
+  /// The output projection that is tied to it.
+  at::Tensor project(const at::Tensor& x) {
+    return is_int8() ? nn::int8_linear(x, weight_, scales_) : nn::linear(x, weight_);
+  }
   const at::Tensor& weight() const { return weight_; }
+
+  void round_to_int8() {
+    if (is_int8()) return;
+    const auto [values, scales] = nn::rounded_to_int8(weight_);
+    weight_.set_requires_grad(false);
+    weight_.set_data(values);
+    scales_ = register_buffer("weight_scales", scales);
+  }
+  bool is_int8() const { return scales_.defined(); }
 
  private:
   at::Tensor weight_;
+  at::Tensor scales_;  // [vocab], where the weight is i8
 };
 
 }  // namespace
@@ -117,7 +135,7 @@ class CausalLM::Backbone : public torch::nn::Module {
     return std::any_of(layers_.begin(), layers_.end(), [](const auto& layer) { return layer->knows_positions(); });
   }
 
-  const at::Tensor& embedding_weight() const { return embeddings_->weight(); }
+  Embedding& embeddings() { return *embeddings_; }
 
  private:
   std::shared_ptr<Embedding> embeddings_;
@@ -133,7 +151,14 @@ CausalLM::CausalLM(const ModelConfig& config, const at::TensorOptions& options) 
   lm_head_ = register_module("lm_head", std::make_shared<nn::Linear>(config.hidden_size, config.vocab_size, options));
 }
 
-at::Device CausalLM::device() const { return backbone_->embedding_weight().device(); }
+at::Device CausalLM::device() const { return backbone_->embeddings().weight().device(); }
+
+void CausalLM::round_weights_to_int8() {
+  for (const auto& module : modules(/*include_self=*/false)) {
+    if (auto* linear = module->as<nn::Linear>()) linear->round_to_int8();
+  }
+  backbone_->embeddings().round_to_int8();
+}
 
 void CausalLM::initialize(uint64_t seed) { initialize_parameters(*this, config_, seed); }
 
@@ -159,7 +184,7 @@ at::Tensor CausalLM::hidden(const at::Tensor& input_ids, ModelState* state, cons
 }
 
 at::Tensor CausalLM::project(const at::Tensor& hidden) {
-  return lm_head_ ? lm_head_->forward(hidden) : nn::linear(hidden, backbone_->embedding_weight());
+  return lm_head_ ? lm_head_->forward(hidden) : backbone_->embeddings().project(hidden);
 }
 
 at::Tensor CausalLM::forward(const at::Tensor& input_ids, ModelState* state, const at::Tensor& cu_seqlens) {
@@ -174,7 +199,9 @@ at::Tensor CausalLM::loss(const at::Tensor& input_ids, const at::Tensor& labels,
                           const PassOptions& pass) {
   require(labels.sizes() == input_ids.sizes(), ErrorCode::invalid_argument,
           "[model] labels must have the shape of input_ids ", input_ids.sizes(), "; got ", labels.sizes());
-  const at::Tensor& weight = lm_head_ ? lm_head_->weight() : backbone_->embedding_weight();
+  require(!backbone_->embeddings().is_int8(), ErrorCode::unsupported,
+          "[model] weights must be floating-point numbers in training; got int8");
+  const at::Tensor& weight = lm_head_ ? lm_head_->weight() : backbone_->embeddings().weight();
   const at::Tensor x = hidden(input_ids, /*state=*/nullptr, cu_seqlens, pass);
   return nn::linear_cross_entropy(x, weight, labels.to(x.device()));
 }

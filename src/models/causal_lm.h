@@ -54,6 +54,11 @@ class CausalLM : public torch::nn::Module {
   /// The same seed gives the same bits, whatever the number of threads and whatever was drawn before.
   void initialize(uint64_t seed);
 
+  /// Keeps the matrices of all linear maps and the embedding as nn/int8_linear.h says: a quarter of fp32's bytes, for
+  /// inference. What else there is keeps its dtype, which is that of the activations: call to(dtype) before. A model
+  /// that was rounded cannot be trained, saved or rounded back; loss() refuses.
+  void round_weights_to_int8();
+
   /// Logits of each next token.  input_ids [B, T] i64 -> [B, T, vocab]
   /// `state`, when given, is read and advanced by T tokens; it excludes cu_seqlens. No gradient flows through it.
   /// cu_seqlens [N + 1]: borders of packed sequences, B = 1; no token then sees one of another sequence.

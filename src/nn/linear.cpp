@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "libtorch/fused.h"
+#include "nn/int8_linear.h"
 
 namespace comba::nn {
 namespace {
@@ -66,6 +67,20 @@ at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tenso
   sizes.back() = weight.size(0);
   const at::Tensor y = OnednnLinear::apply(x.reshape({-1, weight.size(1)}), weight).view(sizes);
   return bias.defined() ? y + bias : y;
+}
+
+at::Tensor Linear::forward(const at::Tensor& x) {
+  if (!is_int8()) return linear(x, weight_, bias_);
+  const at::Tensor y = int8_linear(x, weight_, scales_);
+  return bias_.defined() ? y + bias_.to(y.scalar_type()) : y;
+}
+
+void Linear::round_to_int8() {
+  if (is_int8()) return;
+  const auto [values, scales] = rounded_to_int8(weight_);
+  weight_.set_requires_grad(false);
+  weight_.set_data(values);
+  scales_ = register_buffer("weight_scales", scales);
 }
 
 }  // namespace comba::nn

@@ -20,11 +20,18 @@ class Linear : public torch::nn::Module {
   /// Without a bias, of a weight [out, in] that may lie beside others.
   explicit Linear(const at::Tensor& weight) : weight_(register_parameter("weight", weight)) {}
 
-  at::Tensor forward(const at::Tensor& x) { return linear(x, weight_, bias_); }
-  const at::Tensor& weight() const { return weight_; }
+  at::Tensor forward(const at::Tensor& x);
+  const at::Tensor& weight() const { return weight_; }  ///< i8 after round_to_int8()
+  /// Dtype and device of what comes out.
+  at::TensorOptions options() const { return (is_int8() ? scales_ : weight_).options().requires_grad(false); }
+
+  /// Keeps the weight as int8_linear.h says from now on. There is no way back, and no gradient of it.
+  void round_to_int8();
+  bool is_int8() const { return scales_.defined(); }
 
  private:
   at::Tensor weight_;
+  at::Tensor scales_;  ///< [out], where the weight is i8
   at::Tensor bias_;
 };
 

@@ -113,6 +113,7 @@ SwiGLU::SwiGLU(int64_t hidden_size, int64_t intermediate_size, const at::TensorO
 }
 
 at::Tensor SwiGLU::forward(const at::Tensor& x) {
+  if (gate_proj_->is_int8()) return down_proj_->forward(swiglu(gate_proj_->forward(x), up_proj_->forward(x)));
   const std::vector<at::Tensor> gate_and_up = linear_each(x, {gate_proj_->weight(), up_proj_->weight()});
   return down_proj_->forward(swiglu(gate_and_up[0], gate_and_up[1]));
 }

@@ -51,6 +51,21 @@ def test_the_weights_may_be_bf16(comba):
     assert "f32" in comba.fail(2, *GREEDY, "--prompt", "x", "--dtype", "fp8")
 
 
+def test_the_weights_may_be_int8(comba):
+    text = continuation(comba, "The text", 30, "--weights", "int8")
+    assert text == continuation(comba, "The text", 30)  # learned well enough for that
+    continuation(comba, "The text", 10, "--state-out", "int8.state", "--weights", "int8")
+    assert "weights are others" in comba.fail(2, *GREEDY, "--state-in", "int8.state", "--max-tokens", 1)
+    comba.succeed(*GREEDY, "--state-in", "int8.state", "--max-tokens", 1, "--weights", "int8")
+    assert "int8" in comba.fail(2, *GREEDY, "--prompt", "x", "--weights", "int4")
+
+    def score(*flags) -> float:
+        return json.loads(comba.succeed("eval", "--model", "run", "--data", "data", "--json", *flags))["bits_per_byte"]
+
+    assert 0 < abs(score("--weights", "int8") - score()) < 0.02
+    assert comba.succeed("logits", "--model", "run", "--ids", "1,2,3", "--weights", "int8").count("->") == 3
+
+
 def test_nothing_of_a_stop_string_is_printed(comba):
     text = continuation(comba, "The text", 60)
     stop = text[20:25]

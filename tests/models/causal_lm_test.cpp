@@ -174,5 +174,38 @@ TEST(CausalLM, WrongCallsAreRefusedWithTheirReason) {
               ThrowsMessage<Error>(HasSubstr("labels must have the shape")));
 }
 
+// Of every kind of layer; 0.1 is a twentieth of the logits' range, and ten times what is seen.
+TEST(Int8Weights, ChangeTheLogitsOfEveryFamilyALittle) {
+  const at::NoGradGuard no_grad;
+  for (const char* name : {"comba-tiny", "gdn-tiny", "hybrid-tiny", "transformer-tiny", "gla-tiny", "mamba2-tiny",
+                           "rwkv7-tiny", "linear-attention-tiny"}) {
+    const ModelConfig config = load_model_config(kConfigs / (std::string(name) + ".json"));
+    CausalLM model(config);
+    model.initialize(1);
+    torch::manual_seed(2);
+    const at::Tensor ids = at::randint(config.vocab_size, {1, 40}, at::kLong);
+    const at::Tensor before = model.forward(ids);
+    model.round_weights_to_int8();
+    const at::Tensor after = model.forward(ids);
+    const double change = ((after - before).norm() / before.norm()).item<double>();
+    EXPECT_GT(change, 1e-4) << name;
+    EXPECT_LT(change, 0.1) << name;
+
+    // Token by token, where rows are few, and what comes in is rounded to bf16.
+    ModelState state = model.initial_state(1);
+    for (int64_t t = 0; t < 3; ++t) {
+      const at::Tensor logits = model.next_logits(ids.narrow(1, t, 1), state);
+      EXPECT_LT(((logits[0] - after[0][t]).norm() / after[0][t].norm()).item<double>(), 0.05) << name << " token " << t;
+    }
+  }
+}
+
+TEST(Int8Weights, CannotBeTrained) {
+  const auto model = tiny_model();
+  model->round_weights_to_int8();
+  const at::Tensor ids = random_ids(1, 8);
+  EXPECT_THAT([&] { model->loss(ids, ids); }, ThrowsMessage<Error>(HasSubstr("got int8")));
+}
+
 }  // namespace
 }  // namespace comba::models

@@ -73,8 +73,7 @@ at::Tensor AttentionMixer::attend_packed(const at::Tensor& q, const at::Tensor& 
 }
 
 LayerState AttentionMixer::initial_state(int64_t batch) const {
-  const at::Tensor weight = k_proj_->named_parameters()["weight"];
-  const auto none = at::zeros({batch, options_.num_kv_heads, 0, head_dim_}, weight.options().requires_grad(false));
+  const auto none = at::zeros({batch, options_.num_kv_heads, 0, head_dim_}, k_proj_->options());
   return {.tensors = {none, none}};
 }
 

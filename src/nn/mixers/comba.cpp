@@ -49,7 +49,7 @@ CombaMixer::CombaMixer(const CombaOptions& options, const at::TensorOptions& ten
 }
 
 CombaMixer::Projections CombaMixer::project(const at::Tensor& x) {
-  if (!x.is_cuda()) {
+  if (!x.is_cuda() || q_proj_->is_int8()) {
     // In this order, the reverse of that in which autograd adds up their gradients of x.
     return {.q = q_proj_->forward(x),
             .k = k_proj_->forward(x),

@@ -26,11 +26,16 @@ __device__ inline float load_fresh_one(const bf16* from) {
   return as_float({__ldcg(reinterpret_cast<const unsigned short*>(from))});
 }
 
-/// 16 bytes into shared memory, past the L1 cache too: queued, as part of the group that is committed next.
-__device__ inline void copy_async(uint4& to, const void* from) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(static_cast<unsigned>(__cvta_generic_to_shared(&to))),
-               "l"(from)
-               : "memory");
+/// 16 or 8 bytes into shared memory, 16 past the L1 cache too: queued, as part of the group that is committed next.
+template <class T>
+__device__ inline void copy_async(T& to, const void* from) {
+  const auto address = static_cast<unsigned>(__cvta_generic_to_shared(&to));
+  if constexpr (sizeof(T) == 16) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(address), "l"(from) : "memory");
+  } else {
+    static_assert(sizeof(T) == 8);
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 8;" ::"r"(address), "l"(from) : "memory");
+  }
 }
 __device__ inline void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 /// Until at most kLater groups of this thread are on their way.

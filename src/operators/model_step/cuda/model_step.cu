@@ -1,12 +1,15 @@
 #include "operators/model_step/model_step.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "base/message.h"
 #include "operators/model_step/cuda/embed.cuh"
 #include "operators/model_step/cuda/epilogues.cuh"
 #include "operators/model_step/cuda/inputs.cuh"
+#include "operators/model_step/cuda/many_states.cuh"
 #include "operators/model_step/cuda/product.cuh"
+#include "operators/model_step/cuda/resident_product.cuh"
 #include "operators/model_step/cuda/sample.cuh"
 #include "operators/model_step/cuda/state_update.cuh"
 
@@ -14,6 +17,9 @@ namespace comba::model_step {
 namespace {
 
 using namespace cuda;
+
+constexpr int kManyParts = 512;                       // of states: some for each SM of a large GPU
+constexpr int kResidentStep = kWarps * kTileColumns;  // columns of W of which a block's warps take 32 each
 
 int narrow(std::int64_t x) { return static_cast<int>(x); }
 
@@ -44,22 +50,55 @@ class Step {
     is_dependent_ = true;
   }
 
+  /// Above 48 KB a kernel must ask for shared memory.
+  template <class... Parameters>
+  static void allow_shared_bytes(void (*kernel)(Parameters...), int bytes) {
+    check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
+               "cudaFuncSetAttribute");
+  }
+
+  /// Blocks of a kernel that this GPU holds at once.
+  template <class... Parameters>
+  static int resident_blocks(void (*kernel)(Parameters...), int shared_bytes) {
+    int device = 0, num_sms = 0, blocks_of_sm = 0;
+    check_cuda(cudaGetDevice(&device), "cudaGetDevice");
+    check_cuda(cudaDeviceGetAttribute(&num_sms, cudaDevAttrMultiProcessorCount, device), "cudaDeviceGetAttribute");
+    check_cuda(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks_of_sm, kernel, kThreads,
+                                                             static_cast<std::size_t>(shared_bytes)),
+               "cudaOccupancyMaxActiveBlocksPerMultiprocessor");
+    return num_sms * blocks_of_sm;
+  }
+
   template <int kRowTiles, int kColumnTiles, int kStages, class Input, class Epilogue>
   void queue_tiles(const PackedMatrix& matrix, const Input& input, const Epilogue& epilogue) {
     const auto kernel = product<kRowTiles, kColumnTiles, kStages, Input, Epilogue>;
     constexpr int kBytes = sizeof(ProductShared<kRowTiles, kColumnTiles, kStages, Input::kMore>);
-    if (kBytes > 48 * 1024) {
-      check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes),
-                 "cudaFuncSetAttribute");
-    }
-    const Weights weights = {reinterpret_cast<const uint4*>(matrix.data),
-                             narrow(padded(matrix.rows, kTileRows) / kTileRows),
-                             narrow(padded(matrix.columns, kTileColumns) / kTileColumns)};
+    allow_shared_bytes(kernel, kBytes);
+    const Weights weights = weights_of(matrix);
     const auto blocks = [](int count, int of) { return static_cast<unsigned>((count + of - 1) / of); };
     const LaunchShape shape = {.grid = dim3(blocks(weights.tiles, kRowTiles), blocks(rows_, 8 * kColumnTiles)),
                                .block = kThreads,
                                .shared_bytes = kBytes};
     queue(kernel, shape, weights, rows_, input, epilogue);
+  }
+
+  /// As many blocks as the GPU holds at once, so that each reads its columns of x once.
+  template <int kBlocks, int kColumnTiles, class Input, class Epilogue>
+  void queue_resident(const PackedMatrix& matrix, const Input& input, const Epilogue& epilogue) {
+    constexpr int kStages = 2;
+    const auto kernel = resident_product<kBlocks, kColumnTiles, kStages, Input, Epilogue>;
+    constexpr int kBytes = sizeof(ResidentShared<kBlocks, kColumnTiles, kStages>);
+    allow_shared_bytes(kernel, kBytes);
+    const Weights weights = weights_of(matrix);
+    const int column_groups = (rows_ + 8 * kColumnTiles - 1) / (8 * kColumnTiles);
+    const int row_groups = std::clamp(resident_blocks(kernel, kBytes) / column_groups, 1, weights.tiles);
+    const dim3 grid(static_cast<unsigned>(row_groups), static_cast<unsigned>(column_groups));
+    queue(kernel, {.grid = grid, .block = kThreads, .shared_bytes = kBytes}, weights, rows_, input, epilogue);
+  }
+
+  static Weights weights_of(const PackedMatrix& matrix) {
+    return {reinterpret_cast<const uint4*>(matrix.data), narrow(padded(matrix.rows, kTileRows) / kTileRows),
+            narrow(padded(matrix.columns, kTileColumns) / kTileColumns)};
   }
 
   /// Tiles by the number of columns: the more there are, the more of them share what a block has read. Few rows of W
@@ -71,9 +110,23 @@ class Step {
       return is_wide ? queue_tiles<1, 1, 11>(matrix, input, epilogue) : queue_tiles<1, 1, 4>(matrix, input, epilogue);
     }
     if (rows_ <= 16) return queue_tiles<1, 2, 4>(matrix, input, epilogue);
+    if constexpr (Input::kSumsSquares) {
+      if (keeps_columns(matrix)) {
+        return rows_ <= 32 ? queue_resident<4, 4>(matrix, input, epilogue)
+                           : queue_resident<4, 8>(matrix, input, epilogue);
+      }
+    }
     if (rows_ <= 32) return queue_tiles<1, 4, 4>(matrix, input, epilogue);
-    if (rows_ <= 64 || matrix.rows <= 2048) return queue_tiles<1, 8, 3>(matrix, input, epilogue);
-    queue_tiles<2, 8, 3 - Input::kMore>(matrix, input, epilogue);
+    if (rows_ <= 64) return queue_tiles<1, 8, 3>(matrix, input, epilogue);
+    if (matrix.rows <= 2048) return queue_tiles<2, 4, 4>(matrix, input, epilogue);
+    queue_tiles<2, 8, 2>(matrix, input, epilogue);
+  }
+
+  /// Whether blocks that keep their columns of x in registers are faster than tiles, as measured on an H200: where the
+  /// columns fit, and each block has several tiles of rows to go through.
+  bool keeps_columns(const PackedMatrix& matrix) const {
+    const std::int64_t fewest_rows = rows_ <= 32 ? 16384 : rows_ <= 64 ? 0 : 5120;
+    return matrix.columns <= 4 * kResidentStep && matrix.rows >= fewest_rows;
   }
 
   NormInput normed() const { return {model_.residual, stride_of(x_.D), 1 / static_cast<float>(x_.D), x_.norm_eps}; }
@@ -134,6 +187,15 @@ class Step {
         .scale = options.scale.value_or(1 / std::sqrt(static_cast<float>(x_.K))),
         .beta_scale = options.beta_scale,
     };
+    // So many parts that each SM has several.
+    const int wide_parts = rows_ * narrow(x_.HV * x_.V / kWideSlice);
+    if (wide_parts >= kManyParts && x_.V % kWideSlice == 0 && x_.K % 2 == 0) {
+      const auto kernel = update_many_states<StateElement>;
+      constexpr int kBytes = sizeof(WideShared<StateElement>);
+      allow_shared_bytes(kernel, kBytes);
+      const dim3 grid(static_cast<unsigned>(std::min(wide_parts, resident_blocks(kernel, kBytes))));
+      return queue(kernel, {.grid = grid, .block = 256, .shared_bytes = kBytes}, arguments, rows_);
+    }
     const dim3 grid(static_cast<unsigned>(x_.V / kSlice), static_cast<unsigned>(x_.HV), static_cast<unsigned>(rows_));
     queue(update_state<StateElement>, {.grid = grid, .block = 256}, arguments);
   }
@@ -179,8 +241,7 @@ class Step {
         .max_rows = model_.max_rows,
     };
     constexpr int kBytes = sizeof(SampleShared);
-    check_cuda(cudaFuncSetAttribute(sample, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes),
-               "cudaFuncSetAttribute");
+    allow_shared_bytes(sample, kBytes);
     queue(sample, {.grid = dim3(static_cast<unsigned>(rows_)), .block = kSampleThreads, .shared_bytes = kBytes},
           arguments);
   }

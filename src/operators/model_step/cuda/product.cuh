@@ -20,8 +20,8 @@
 ///
 ///     warps     weights of the first steps | wait | x | products ... | partial sums | barrier | sum, epilogue
 ///
-/// Shared memory: kStages times [256] of 16 bytes for each row tile twice and each column tile; partial sums
-/// [8][16 kRowTiles][8 kColumnTiles + 2], and of squares [8][8 kColumnTiles]. Numerics: fp32 sums, in an order that
+/// Shared memory: kStages times [256] of 16 bytes for each row tile twice and each column tile, later partial sums
+/// [8][16 kRowTiles][8 kColumnTiles + 2]; sums of squares [8][8 kColumnTiles]. Numerics: fp32 sums, in an order that
 /// depends on the matrix alone: not on the number of columns, nor on the tiles.
 ///
 /// Input: what comes in, as 8 numbers of a column at a time; it may sum up something of each column on the way.
@@ -55,15 +55,25 @@ template <int kRowTiles, int kColumnTiles, int kStages, int kMore>
 struct ProductShared {
   static constexpr int kRows = 16 * kRowTiles, kColumns = 8 * kColumnTiles;
   // Each thread reads what it has copied itself.
-  uint4 weights[kStages][kRowTiles][2][kThreads];
-  uint4 x[kStages + kMore][kColumnTiles][kThreads];
-  float sums[kWarps][kRows][kColumns + 2];
+  struct Ring {
+    uint4 weights[kStages][kRowTiles][2][kThreads];
+    uint4 x[kStages + kMore][kColumnTiles][kThreads];
+  };
+  union {
+    Ring ring;
+    float sums[kWarps][kRows][kColumns + 2];  // when nothing in the ring is wanted any more
+  };
   float squares[kWarps][kColumns];
 };
 
+/// Blocks that an SM must hold at once: two of the large ones, so that one computes while the other reads.
+constexpr int blocks_of(int row_tiles, int column_tiles) { return row_tiles * column_tiles == 16 ? 2 : 1; }
+
 template <int kRowTiles, int kColumnTiles, int kStages, class Input, class Epilogue>
-__global__ __launch_bounds__(kThreads) void product(const Weights weights, const int columns, const Input input,
-                                                    const Epilogue epilogue) {
+__global__ __launch_bounds__(kThreads, blocks_of(kRowTiles, kColumnTiles)) void product(const Weights weights,
+                                                                                        const int columns,
+                                                                                        const Input input,
+                                                                                        const Epilogue epilogue) {
   using Shared = ProductShared<kRowTiles, kColumnTiles, kStages, Input::kMore>;
   extern __shared__ float4 memory[];
   Shared& shared = *reinterpret_cast<Shared*>(memory);
@@ -79,7 +89,7 @@ __global__ __launch_bounds__(kThreads) void product(const Weights weights, const
       const std::int64_t at = static_cast<std::int64_t>(min(first_tile + tile, last_tile)) * weights.blocks + block;
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        copy_async(shared.weights[stage][tile][half][thread], weights.data + at * 64 + half * 32 + lane);
+        copy_async(shared.ring.weights[stage][tile][half][thread], weights.data + at * 64 + half * 32 + lane);
       }
     }
   };
@@ -92,7 +102,7 @@ __global__ __launch_bounds__(kThreads) void product(const Weights weights, const
     if (block >= end) return;
 #pragma unroll
     for (int i = 0; i < kColumnTiles; ++i) {
-      if (exists(i)) copy_async(shared.x[stage][i][thread], column[i].data + block * 32 + place * 8);
+      if (exists(i)) copy_async(shared.ring.x[stage][i][thread], column[i].data + block * 32 + place * 8);
     }
   };
 
@@ -127,7 +137,7 @@ __global__ __launch_bounds__(kThreads) void product(const Weights weights, const
     if constexpr (Input::kMore > 0) {
 #pragma unroll
       for (int i = 0; i < kColumnTiles; ++i) {
-        if (stage == 0 && exists(i)) input.queue(column[i], shared.x[kStages][i][thread]);
+        if (stage == 0 && exists(i)) input.queue(column[i], shared.ring.x[kStages][i][thread]);
       }
     }
     commit_copies();
@@ -139,18 +149,18 @@ __global__ __launch_bounds__(kThreads) void product(const Weights weights, const
     if constexpr (Input::kMore > 0) {
 #pragma unroll
       for (int i = 0; i < kColumnTiles; ++i) {
-        if (block == begin) input.begin(column[i], shared.x[kStages][i][thread]);
+        if (block == begin) input.begin(column[i], shared.ring.x[kStages][i][thread]);
       }
     }
     uint4 w[kRowTiles][2];
 #pragma unroll
     for (int tile = 0; tile < kRowTiles; ++tile) {
 #pragma unroll
-      for (int half = 0; half < 2; ++half) w[tile][half] = shared.weights[stage][tile][half][thread];
+      for (int half = 0; half < 2; ++half) w[tile][half] = shared.ring.weights[stage][tile][half][thread];
     }
 #pragma unroll
     for (int i = 0; i < kColumnTiles; ++i) {
-      const uint4 x = input.transform(column[i], shared.x[stage][i][thread], block * 32 + place * 8);
+      const uint4 x = input.transform(column[i], shared.ring.x[stage][i][thread], block * 32 + place * 8);
 #pragma unroll
       for (int tile = 0; tile < kRowTiles; ++tile) multiply_add(sums[tile][i], w[tile][0], w[tile][1], x);
     }
@@ -160,6 +170,8 @@ __global__ __launch_bounds__(kThreads) void product(const Weights weights, const
     stage = stage + 1 < kStages ? stage + 1 : 0;
   }
   if constexpr (kPlaces > 1) fetch_constants();
+  wait_for_copies<0>();
+  __syncthreads();  // the ring has been read, and nothing is on its way there
 
 #pragma unroll
   for (int i = 0; i < kColumnTiles; ++i) {
