@@ -11,6 +11,7 @@ namespace comba::evaluation {
 namespace {
 
 constexpr float kLeastLogDecay = -128;  // the operator's: see src/operators/delta_rule/README.md
+constexpr double kLeastShare = 1e-38;   // of a state, that fp32 still tells from nothing
 
 struct Loop {
   std::string module;
@@ -25,13 +26,16 @@ std::vector<Loop> loops_of(models::CausalLM& model) {
   return loops;
 }
 
+/// Between two values by their distance.
 Quantiles quantiles_of(const at::Tensor& values) {
-  const at::Tensor sorted = std::get<0>(values.flatten().to(at::kFloat).sort()).cpu();
-  const float* value = sorted.const_data_ptr<float>();
+  const at::Tensor levels =
+      at::tensor(at::ArrayRef<double>(kQuantileLevels.data(), kQuantileLevels.size()), at::kDouble);
+  const at::Tensor sorted = std::get<0>(values.flatten().to(at::kFloat).sort()).cpu().to(at::kDouble);
+  const at::Tensor place = levels * static_cast<double>(sorted.numel() - 1);
+  const at::Tensor below = sorted.take(place.floor().to(at::kLong)), above = sorted.take(place.ceil().to(at::kLong));
+  const at::Tensor found = below + (above - below) * (place - place.floor());
   Quantiles quantiles;
-  for (std::size_t i = 0; i < quantiles.size(); ++i) {
-    quantiles[i] = value[std::lround(kQuantileLevels[i] * static_cast<double>(sorted.numel() - 1))];
-  }
+  std::copy_n(found.const_data_ptr<double>(), quantiles.size(), quantiles.begin());
   return quantiles;
 }
 
@@ -140,8 +144,9 @@ class LoopMeasurement {
     inputs.initial_state =
         at::eye(key_dim, inputs_.A_log.options()).expand({num_spans, num_heads, key_dim, key_dim}).contiguous();
     const at::Tensor product = delta_rule(inputs, options_, /*output_final_state=*/true).final_state;
-    const at::Tensor share = product.square().sum({2, 3}) / static_cast<double>(key_dim);  // squared  [N, HV]
-    return memory_of(share.clamp_min(1e-30).log().mean(0) / 2, static_cast<double>(span));
+    const at::Tensor share =
+        product.to(at::kDouble).square().sum({2, 3}) / static_cast<double>(key_dim);  // squared [N, HV]
+    return memory_of(share.clamp_min(kLeastShare * kLeastShare).log().mean(0) / 2, static_cast<double>(span));
   }
 
   DeltaRuleTensors inputs_;

@@ -41,7 +41,7 @@ struct LoopDiagnostics {
   double key_coherence = 0;                 ///< mean |cosine| of keys at most kNearKeys tokens apart
   Quantiles decay_memory = {};  ///< tokens in which decay alone leaves 1/e of the state, -1 / mean(log alpha); of heads
   /// The same with what later keys erase, of heads: from the Frobenius norm of the product of kMemorySpan transitions,
-  /// which is the root mean square of what is left of any state.
+  /// which is the root mean square of what is left of any state. At least kMemorySpan / 87, as long as fp32 can tell.
   Quantiles memory = {};
 };
 
