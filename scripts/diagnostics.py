@@ -47,7 +47,7 @@ RUNS = {
     "Comba, d = 1": {**LARGE, "settings": {"model.correction_factor": 1.0}},
     "Comba, d = 30": {**LARGE, "settings": {"model.correction_factor": 30.0}},
     "Comba, α = 1": {**LARGE, "settings": {}, "no_decay": True},
-    "Gated DeltaNet": {**LARGE, "settings": {"model.model_type": "gated_deltanet"}},
+    "Gated DeltaNet": {**LARGE, "settings": {"model.model_type": "gated_deltanet", "model.expand_v": 1.0}},
     "SPLR, little text": {**SMALL, "settings": {}},
     "IPLR, little text": {**SMALL, "settings": {"model.comba_rule": "iplr"}},
 }

@@ -66,7 +66,7 @@ class Loops:
             if not found:
                 return None
             triples = [(value[LOW], value[MIDDLE], value[HIGH]) if isinstance(value, list) else (value,) * 3 for value in found]
-            curve.append(tuple(sum(column) / len(column) for column in zip(*triples)))
+            curve.append(tuple(sum(map(_plot_runs.number, column)) / len(column) for column in zip(*triples)))
         return curve
 
 

@@ -11,7 +11,7 @@ AXES = {"step": "step", "tokens": "tokens", "time": "{unit} of training steps"}
 UNITS = {"seconds": 1, "minutes": 60, "hours": 3600, "days": 86400}
 
 
-def _number(value) -> float:
+def number(value) -> float:
     """What a record says; NaN where it says nothing, or null, as the program writes what is not finite."""
     return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else NAN
 
@@ -53,12 +53,12 @@ class Metrics:
         if not steps:
             raise ValueError(f"{file} has no training step yet")
         self.steps: list[int] = [record["step"] for record in steps]
-        self.bits = [_number(record["loss"]) / math.log(2) for record in steps]  # training loss, bits per token
-        self.learning_rate = [_number(record.get("learning_rate")) for record in steps]
-        self.gradient_norm = [_number(record.get("gradient_norm")) for record in steps]
-        self.tokens = [_number(record.get("tokens")) for record in steps]  # since the run began
-        self.seconds = [_number(record.get("seconds")) for record in steps]  # of one step
-        heldout = [record for record in found if math.isfinite(_number(record.get("heldout_bits_per_byte")))]
+        self.bits = [number(record["loss"]) / math.log(2) for record in steps]  # training loss, bits per token
+        self.learning_rate = [number(record.get("learning_rate")) for record in steps]
+        self.gradient_norm = [number(record.get("gradient_norm")) for record in steps]
+        self.tokens = [number(record.get("tokens")) for record in steps]  # since the run began
+        self.seconds = [number(record.get("seconds")) for record in steps]  # of one step
+        heldout = [record for record in found if math.isfinite(number(record.get("heldout_bits_per_byte")))]
         self.heldout_steps: list[int] = [record["step"] for record in heldout]
         self.heldout_bits = [float(record["heldout_bits_per_byte"]) for record in heldout]  # bits per byte
 
