@@ -232,6 +232,7 @@ def measure(options: argparse.Namespace) -> dict:
         what, arguments, _ = demo.find_text()
         folder, suffixes = pathlib.Path(arguments[0]), (".py",) if len(arguments) > 1 else None
     start = time.monotonic()
+    commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
     texts = pack(gather(folder, suffixes), options.work)
     jobs = [(name, seed) for name in RUNS for seed in SEEDS]
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
@@ -239,7 +240,6 @@ def measure(options: argparse.Namespace) -> dict:
     for run in runs:
         if run["seed"] != SEEDS[0]:  # the end is enough
             run["records"] = [record for record in run["records"] if "control_loops" in record][-1:]
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
     return {"command": "make diagnostics", "commit": commit, "device": device(), "threads": 1, "seconds": round(time.monotonic() - start),
             "text": {"what": what, **texts}, "config": "configs/demo.toml", "settings": BASE, "runs": runs}  # fmt: skip
 
