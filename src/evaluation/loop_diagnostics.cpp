@@ -26,20 +26,21 @@ std::vector<Loop> loops_of(models::CausalLM& model) {
   return loops;
 }
 
-/// Between two values by their distance.
-Quantiles quantiles_of(const at::Tensor& values) {
-  const at::Tensor levels =
-      at::tensor(at::ArrayRef<double>(kQuantileLevels.data(), kQuantileLevels.size()), at::kDouble);
-  const at::Tensor sorted = std::get<0>(values.flatten().to(at::kFloat).sort()).cpu().to(at::kDouble);
-  const at::Tensor place = levels * static_cast<double>(sorted.numel() - 1);
-  const at::Tensor below = sorted.take(place.floor().to(at::kLong)), above = sorted.take(place.ceil().to(at::kLong));
-  const at::Tensor found = below + (above - below) * (place - place.floor());
-  Quantiles quantiles;
-  std::copy_n(found.const_data_ptr<double>(), quantiles.size(), quantiles.begin());
-  return quantiles;
-}
+// Numbers stay where the model is until all are there: reading each would make the host wait for a GPU each time.
 
-double mean_of(const at::Tensor& values) { return values.mean(at::kDouble).item<double>(); }
+at::Tensor mean_of(const at::Tensor& values) { return values.mean(at::kDouble); }  // []
+
+/// Between two values by their distance.  [7]
+at::Tensor quantiles_of(const at::Tensor& values) {
+  const at::Tensor sorted = std::get<0>(values.flatten().to(at::kFloat).sort()).to(at::kDouble);
+  std::vector<at::Tensor> quantiles;
+  for (const double level : kQuantileLevels) {
+    const double place = level * static_cast<double>(sorted.numel() - 1), below = std::floor(place);
+    const auto value_at = [&](double index) { return sorted.select(0, static_cast<std::int64_t>(index)); };
+    quantiles.push_back(at::lerp(value_at(below), value_at(std::ceil(place)), place - below));
+  }
+  return at::stack(quantiles);
+}
 
 at::Tensor length_of(const at::Tensor& vectors) { return vectors.square().sum(-1).sqrt(); }
 
@@ -69,24 +70,24 @@ class LoopMeasurement {
     b_ = is_paper || !options.l2norm ? raw_b_ : one;
   }
 
-  LoopDiagnostics measure(const std::string& module) const {
-    LoopDiagnostics found{.module = module};
+  /// All numbers of LoopDiagnostics in their order.  [.] f64
+  at::Tensor measure() const {
     const at::Tensor decay = log_decay_.exp(), eigenvalue = key_eigenvalue(decay);
-    found.state_norm = std::sqrt(mean_of(final_state().square().sum({2, 3})));
-    found.decay = quantiles_of(decay);
-    found.key_eigenvalue = quantiles_of(eigenvalue);
-    found.negative_share = mean_of(eigenvalue.lt(0).to(at::kFloat));
-    found.feedback = mean_of(b_);
+    std::vector<at::Tensor> numbers = {
+        mean_of(final_state().square().sum({2, 3})).sqrt(), quantiles_of(decay), quantiles_of(eigenvalue),
+        mean_of(eigenvalue.lt(0).to(at::kFloat)),           mean_of(b_),
+    };
     if (inputs_.d.defined()) {
       const at::Tensor corrected = corrected_query();
-      found.query_ratio = quantiles_of(length_of(corrected) / length_of(q_).clamp_min(1e-20));
-      found.query_cosine = mean_of(cosine_of(corrected, q_));
-      found.correction = mean_of(inputs_.d);
+      numbers.push_back(quantiles_of(length_of(corrected) / length_of(q_).clamp_min(1e-20)));
+      numbers.push_back(mean_of(cosine_of(corrected, q_)));
+      numbers.push_back(mean_of(inputs_.d));
     }
-    found.key_coherence = key_coherence();
-    found.decay_memory = quantiles_of(memory_of(log_decay_.mean(at::IntArrayRef{0, 1}), 1));
-    found.memory = quantiles_of(memory());
-    return found;
+    numbers.push_back(key_coherence());
+    numbers.push_back(quantiles_of(memory_of(log_decay_.mean(at::IntArrayRef{0, 1}), 1)));
+    numbers.push_back(quantiles_of(memory()));
+    for (at::Tensor& number : numbers) number = number.reshape({-1});
+    return at::cat(numbers);
   }
 
  private:
@@ -109,15 +110,14 @@ class LoopMeasurement {
     return q_ - strength.unsqueeze(-1) * k_;
   }
 
-  double key_coherence() const {
+  at::Tensor key_coherence() const {
     const std::int64_t num_tokens = k_.size(1), most = std::min(kNearKeys, num_tokens - 1);
-    if (most == 0) return 0;
+    at::Tensor sum = at::zeros({}, k_.options().dtype(at::kDouble));
     const at::Tensor k = k_ / length_of(k_).clamp_min(1e-20).unsqueeze(-1);
-    double sum = 0;
     for (std::int64_t apart = 1; apart <= most; ++apart) {
       sum += mean_of((k.narrow(1, apart, num_tokens - apart) * k.narrow(1, 0, num_tokens - apart)).sum(-1).abs());
     }
-    return sum / static_cast<double>(most);
+    return sum / static_cast<double>(std::max<std::int64_t>(most, 1));
   }
 
   at::Tensor final_state() const {
@@ -156,6 +156,41 @@ class LoopMeasurement {
   at::Tensor raw_b_, b_;  // [H] f32   of the layer; as it acts on p
 };
 
+/// Takes what measure() has put one behind the other.
+class NumberReader {
+ public:
+  explicit NumberReader(const at::Tensor& numbers) : numbers_(numbers.cpu()) {}
+
+  double number() { return numbers_.const_data_ptr<double>()[next_++]; }
+  Quantiles quantiles() {
+    Quantiles found;
+    for (double& quantile : found) quantile = number();
+    return found;
+  }
+
+  LoopDiagnostics loop(const std::string& module, bool corrects_queries) {
+    LoopDiagnostics found{.module = module};
+    found.state_norm = number();
+    found.decay = quantiles();
+    found.key_eigenvalue = quantiles();
+    found.negative_share = number();
+    found.feedback = number();
+    if (corrects_queries) {
+      found.query_ratio = quantiles();
+      found.query_cosine = number();
+      found.correction = number();
+    }
+    found.key_coherence = number();
+    found.decay_memory = quantiles();
+    found.memory = quantiles();
+    return found;
+  }
+
+ private:
+  at::Tensor numbers_;
+  std::int64_t next_ = 0;
+};
+
 /// Shows loops to somebody as long as it lives.
 class Observation {
  public:
@@ -178,15 +213,20 @@ bool has_control_loops(models::CausalLM& model) { return !loops_of(model).empty(
 std::vector<LoopDiagnostics> diagnose_loops(models::CausalLM& model, const at::Tensor& input_ids,
                                             const at::Tensor& cu_seqlens, const models::PassOptions& pass) {
   const at::NoGradGuard no_grad;
-  std::vector<LoopDiagnostics> found;
   const Observation observation(loops_of(model));
+  if (observation.loops().empty()) return {};
+  std::vector<at::Tensor> numbers;
   for (const Loop& loop : observation.loops()) {
     loop.mixer->observe([&](const DeltaRuleTensors& inputs) {
-      const LoopMeasurement measurement(inputs, loop.mixer->options().delta_rule, cu_seqlens);
-      found.push_back(measurement.measure(loop.module));
+      numbers.push_back(LoopMeasurement(inputs, loop.mixer->options().delta_rule, cu_seqlens).measure());
     });
   }
   model.loss(input_ids, input_ids, cu_seqlens, pass);
+  NumberReader reader(at::cat(numbers));
+  std::vector<LoopDiagnostics> found;
+  for (const Loop& loop : observation.loops()) {
+    found.push_back(reader.loop(loop.module, loop.mixer->options().use_output_correction));
+  }
   return found;
 }
 
