@@ -122,9 +122,9 @@ GpuCall make_gpu_call(const GpuCase& x, c10::Device device) {
 }
 
 GpuCall make_copy(double bytes, c10::Device device) {
-  const at::Tensor from = at::ones({static_cast<std::int64_t>(bytes / 2)}, at::TensorOptions(device).dtype(at::kByte));
-  const at::Tensor to = at::empty_like(from);
-  return [=] { to.copy_(from); };
+  const at::Tensor from = at::ones({static_cast<std::int64_t>(bytes / 8)}, at::TensorOptions(device).dtype(at::kInt));
+  at::Tensor to = at::empty_like(from);
+  return [=]() mutable { at::bitwise_not_out(to, from); };
 }
 
 GpuCall make_product(std::int64_t size, c10::Device device) {

@@ -15,7 +15,8 @@ void load_torch_for_gpus();
 /// implements it.
 GpuCall make_gpu_call(const GpuCase& x, c10::Device device);
 
-/// A copy that reads and writes `bytes` in all.
+/// A copy that reads and writes `bytes` in all, by a kernel: the copy engines, to which a plain copy goes, reach two
+/// thirds of its rate on an H200.
 GpuCall make_copy(double bytes, c10::Device device);
 
 /// A product of two square bf16 matrices.

@@ -1,7 +1,8 @@
 """Measures the operator on this machine's CPU, and the published implementations beside it, and writes the results:
 docs/benchmarks/operator-cpu.json; then training steps, docs/benchmarks/training-cpu.json, and the layers of transformers
-as they are and patched, docs/benchmarks/transformers-cpu.json; and from all docs/benchmarks.md (--table only writes that again). What benchmarks/peers.py measured on a GPU stands there too, from
-docs/benchmarks/operator-gpu.json; --gpu FILE takes new results of it and measures nothing."""
+as they are and patched, docs/benchmarks/transformers-cpu.json; and from all docs/benchmarks.md (--table only writes that
+again). What was measured on GPUs stands there too: --gpu, --gpu-training, --gpu-decode and --scaling take new results of
+benchmarks/peers.py, `comba bench train`, `comba bench decode` and benchmarks/scaling.py, and measure nothing."""
 
 import argparse
 import json
@@ -12,11 +13,19 @@ import subprocess
 import sys
 import tempfile
 
+import gpu_pages
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "docs/benchmarks/operator-cpu.json"
 TRAINING = ROOT / "docs/benchmarks/training-cpu.json"
 LAYERS = ROOT / "docs/benchmarks/transformers-cpu.json"
 GPU = ROOT / "docs/benchmarks/operator-gpu.json"
+# What was measured of whole models on GPUs, and how the page shows it.
+MODELS_ON_GPUS = {
+    ROOT / "docs/benchmarks/training-gpu.json": gpu_pages.training_section,
+    ROOT / "docs/benchmarks/decode-gpu.json": gpu_pages.decode_section,
+    ROOT / "docs/benchmarks/scaling-gpu.json": gpu_pages.scaling_section,
+}
 PAGE = ROOT / "docs/benchmarks.md"
 
 INTRODUCTION = """# Benchmarks
@@ -232,6 +241,8 @@ def page(results: dict, training: dict, layers: dict, gpu: dict | None) -> str:
     lines += training_section(training)
     lines += layers_section(layers)
     lines += gpu_section(gpu) if gpu else []
+    for file, section in MODELS_ON_GPUS.items():
+        lines += section(json.loads(file.read_text())) if file.exists() else []
     return "\n".join(lines) + "\n"
 
 
@@ -240,14 +251,32 @@ def page_of_the_results() -> str:
     return page(*(json.loads(file.read_text()) for file in (RESULTS, TRAINING, LAYERS)), gpu)
 
 
-def take_gpu_results(file: pathlib.Path) -> None:
-    """Keeps a file that benchmarks/peers.py wrote. Nothing changes when it is no such file."""
+def take(flag: str, files: list[pathlib.Path], source: str, kept: pathlib.Path, section) -> None:
+    """Keeps what `source` wrote, of several files a list. Nothing changes when it is something else."""
     try:
-        gpu = json.loads(file.read_text())
-        gpu_section(gpu)
+        results = [json.loads(file.read_text()) for file in files]
+        results = results if flag == "--gpu-training" else results[0]
+        section(results)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        sys.exit(f"bench.py: --gpu needs results of benchmarks/peers.py; got {file}: {type(error).__name__}: {error}")
-    _write(GPU, gpu)
+        sys.exit(f"bench.py: {flag} needs results of {source}; got {', '.join(map(str, files))}: {type(error).__name__}: {error}")
+    _write(kept, results)
+
+
+def take_gpu_results(options) -> bool:
+    """Whether new results were given."""
+    training, decode, scaling = MODELS_ON_GPUS
+    given = [
+        ("--gpu", options.gpu, "benchmarks/peers.py", GPU, gpu_section),
+        ("--gpu-training", options.gpu_training, "comba bench train", training, gpu_pages.training_section),
+        ("--gpu-decode", options.gpu_decode, "comba bench decode", decode, gpu_pages.decode_section),
+        ("--scaling", options.scaling, "benchmarks/scaling.py", scaling, gpu_pages.scaling_section),
+    ]
+    given = [(flag, files if isinstance(files, list) else [files], *rest) for flag, files, *rest in given if files]
+    for flag, files, source, kept, section in given:
+        take(flag, files, source, kept, section)
+    if options.scaling:
+        gpu_pages.draw_scaling(json.loads(scaling.read_text()), scaling.with_suffix(".png"))
+    return bool(given)
 
 
 def main() -> None:
@@ -256,11 +285,13 @@ def main() -> None:
     parser.add_argument("--training", action="store_true", help="measure training steps only, and keep the other results")
     parser.add_argument("--layers", action="store_true", help="measure the layers of transformers only, and keep the other results")
     parser.add_argument("--gpu", type=pathlib.Path, metavar="FILE", help="take the results of benchmarks/peers.py in FILE, and measure nothing")
+    parser.add_argument("--gpu-training", type=pathlib.Path, nargs="+", metavar="FILE", help="take those of comba bench train")
+    parser.add_argument("--gpu-decode", type=pathlib.Path, metavar="FILE", help="take those of comba bench decode")
+    parser.add_argument("--scaling", type=pathlib.Path, metavar="FILE", help="take those of benchmarks/scaling.py, and draw them")
     options = parser.parse_args()
-    if options.gpu:
-        take_gpu_results(options.gpu)
+    taken = take_gpu_results(options)
     slow = ""
-    if not options.table and not options.gpu:
+    if not options.table and not taken:
         only = options.training or options.layers
         if not only:
             measure()

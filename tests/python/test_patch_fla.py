@@ -131,21 +131,32 @@ def test_models_on_the_cpu(name, fused):
 
 @needs_gpu
 @every_layer
+def test_layers_on_a_gpu_are_what_they_are_defined_to_be(name):
+    layer = layer_of(name).bfloat16()
+    x, cotangent = (torch.randn(2, 100, 64, generator=torch.Generator().manual_seed(seed)).bfloat16() for seed in (2, 3))
+    wide = copy.deepcopy(layer).double()
+    expected = definition(wide, x.double())
+    expected.backward(cotangent.double())
+    layer.cuda()
+    with comba.patch_fla():
+        y = layer(x.cuda())[0]
+        y.backward(cotangent.cuda())
+    assert error(y.detach(), expected.detach()) < 0.02
+    for (key, parameter), reference in zip(layer.named_parameters(), wide.parameters(), strict=True):
+        assert error(parameter.grad, reference.grad) < 0.05, key
+
+
+# fla's Comba has no backward pass on every GPU (on Hopper it wants TileLang), and its kernels compile for minutes.
+@needs_gpu
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["comba", "gated_deltanet"])
 def test_layers_on_a_gpu_agree_with_fla(name):
     layer = layer_of(name).cuda().bfloat16()
     x = torch.randn(2, 300, 64, generator=torch.Generator().manual_seed(2)).cuda().bfloat16()
-
-    def outputs_and_gradients():
-        layer.zero_grad()
-        y = layer(x)[0]
-        y.float().square().sum().backward()
-        return [y.detach(), *(p.grad.clone() for p in layer.parameters() if p.grad is not None)]
-
-    theirs = outputs_and_gradients()
-    with comba.patch_fla():
-        ours = outputs_and_gradients()
-    for a, b in zip(ours, theirs, strict=True):
-        assert error(a, b) < 0.03
+    with torch.no_grad():
+        theirs = layer(x)[0]
+        with comba.patch_fla():
+            assert error(layer(x)[0], theirs) < 0.03
 
 
 def test_what_is_replaced_and_undone():

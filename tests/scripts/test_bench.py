@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import subprocess
+import sys
 
 import pytest
 
@@ -10,6 +11,8 @@ from rules import tree
 
 
 def bench_script():
+    if str(tree.ROOT / "scripts") not in sys.path:
+        sys.path.insert(0, str(tree.ROOT / "scripts"))
     spec = importlib.util.spec_from_file_location("bench", tree.ROOT / "scripts/bench.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -260,9 +260,14 @@ def test_the_page_shows_a_file_of_results(results, monkeypatch, tmp_path):
 
 def test_a_file_of_something_else_changes_nothing(monkeypatch, tmp_path):
     bench = bench_script()
-    monkeypatch.setattr(bench, "GPU", tmp_path / "operator-gpu.json")
-    for content in ("{}", "not JSON", "[]"):
-        (tmp_path / "other.json").write_text(content)
-        with pytest.raises(SystemExit, match="--gpu needs results of benchmarks/peers.py"):
-            bench.take_gpu_results(tmp_path / "other.json")
-    assert not bench.GPU.exists()
+    kept = {name: tmp_path / name for name in ("operator", "training", "decode", "scaling")}
+    monkeypatch.setattr(bench, "GPU", kept["operator"])
+    monkeypatch.setattr(bench, "MODELS_ON_GPUS", {path: None for name, path in kept.items() if name != "operator"})
+    for flag, source in (("--gpu", "benchmarks/peers.py"), ("--gpu-training", "comba bench train"), ("--gpu-decode", "comba bench decode"),
+                         ("--scaling", "benchmarks/scaling.py")):
+        for content in ("{}", "not JSON", "[]"):
+            (tmp_path / "other.json").write_text(content)
+            monkeypatch.setattr(sys, "argv", ["bench.py", flag, str(tmp_path / "other.json")])
+            with pytest.raises(SystemExit, match=f"{flag} needs results of {source}"):
+                bench.main()
+    assert not any(path.exists() for path in kept.values())
