@@ -1,5 +1,5 @@
 # What one does with this tree, one word each. `make help` prints the list.
-# Variables: JOBS, COMBA_CUDA=ON|OFF, TEXT SEED THREADS (demo), PREFIX (install), COMBA_FIXTURES (test-fixtures),
+# Variables: JOBS, COMBA_CUDA=ON|OFF, TEXT (demo, diagnostics), SEED THREADS (demo), PREFIX (install), COMBA_FIXTURES (test-fixtures),
 # FUZZ_SECONDS (fuzz), TOOLS (gpu-sanitize).
 
 SHELL := bash
@@ -18,7 +18,7 @@ ctest := .venv/bin/ctest --output-on-failure --no-tests=error --test-dir
 sources := git ls-files -- '*.h' '*.cpp' '*.cuh' '*.cu'
 
 .DEFAULT_GOAL := build
-.PHONY: help setup build demo mqar test test-long test-fixtures require-fixtures format lint asan tsan gpu-test gpu-sanitize bench fuzz install clean
+.PHONY: help setup build demo mqar diagnostics test test-long test-fixtures require-fixtures format lint asan tsan gpu-test gpu-sanitize bench fuzz install clean
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 16
@@ -49,6 +49,12 @@ mqar: setup ## compare mixers in recall, small enough for a CPU; goes on where i
 	@$(cmake) --build $(build) -j $(JOBS) --target comba_cli
 	@$(build)/bin/comba mqar --out build/mqar $(if $(wildcard build/mqar/results.json),--resume)
 	@PYTHONPATH=python $(python) -m comba.plot_mqar build/mqar/results.json
+
+diagnostics: setup ## make control loops fail on purpose in small models; writes docs/science/control-loop.json and pictures
+	@mkdir -p build
+	$(call configure,release)
+	@$(cmake) --build $(build) -j $(JOBS) --target comba_cli
+	@$(python) scripts/diagnostics.py $(if $(TEXT),--text '$(TEXT)')
 
 test: build ## build and run the tests (not the long ones)
 	@$(ctest) $(build) -j $(JOBS) -LE '^long$$'

@@ -39,8 +39,8 @@ constexpr const char* kTaskDetails =
   s3                the product so far of permutations of three things: the word problem of a group that is not abelian
   selective-copy    tokens among blanks, to be told in their order at the end
 The first three need a state that each token moves: eigenvalues between -1 and 1 rather than 0 and 1, as
-gated_deltanet:allow_neg_eigval=true and comba:comba_rule=iplr have them. The model, and everything else, is as in
-`comba mqar`.
+gated_deltanet:allow_neg_eigval=true has them, and comba:comba_rule=iplr:use_inner_decay=false (with b, which begins at
+0.73, iplr goes down to 1 - 2 b). The model, and everything else, is as in `comba mqar`.
 
 Examples:
   comba task parity --out parity

@@ -169,6 +169,7 @@ void train_in_group(const TrainFlags& flags, const TrainSettings& settings, c10:
                    .initial_model = settings.initial_model,
                    .device = device,
                    .step = {.graphs = !flags.no_graph, .zero_stage = static_cast<int>(settings.zero_stage)},
+                   .diagnostics_interval = settings.diagnostics,
                    .profile_steps = flags.profile_steps,
                    .resume = flags.resume,
                    .group = group},
@@ -209,6 +210,8 @@ void register_train(CLI::App& program) {
                    "Where to compute: cpu (default), cuda (a GPU) or cuda:N", "DEVICE");
   command->add_flag("--deterministic", flags->deterministic, "The same bits each time on a GPU too; slower");
   command->add_flag("--no-graph", flags->no_graph, "Start the work of each step on a GPU piece by piece");
+  add_setting_flag(*command, flags->config, "--diagnostics", "train.diagnostics_interval",
+                   "Every N steps, write to metrics.jsonl what the control loops do", "N");
   command->add_option("--profile", flags->profile_steps, "Write what N steps do to OUT/trace.json")
       ->check(CLI::PositiveNumber.description(""))
       ->type_name("N");

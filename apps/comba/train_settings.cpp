@@ -72,6 +72,7 @@ TrainSettings read_train_settings(RunConfig& config) {
   config.read("train.threads", settings.threads);
   config.read("train.device", settings.device);
   config.read("train.zero_stage", settings.zero_stage);
+  config.read("train.diagnostics_interval", settings.diagnostics);
   read_path(config, "output.path", "--out", settings.output);
   config.finish();
   training::validate(settings.train);

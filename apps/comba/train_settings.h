@@ -25,6 +25,7 @@ struct TrainSettings {
   training::TrainConfig train;          ///< [train]   fields of TrainConfig
   std::int64_t threads = 0;             ///< [train]   threads; 0: as many as LibTorch takes by itself
   std::int64_t zero_stage = 1;          ///< [train]   zero_stage: 1, or 2 to share out the gradients too
+  std::int64_t diagnostics = 0;         ///< [train]   diagnostics_interval: steps between them; 0: none
   std::string device = "cpu";           ///< [train]   device: cpu, cuda or cuda:N
   std::filesystem::path output;         ///< [output]  path
 };

@@ -11,14 +11,14 @@ AXES = {"step": "step", "tokens": "tokens", "time": "{unit} of training steps"}
 UNITS = {"seconds": 1, "minutes": 60, "hours": 3600, "days": 86400}
 
 
-def _number(value) -> float:
+def number(value) -> float:
     """What a record says; NaN where it says nothing, or null, as the program writes what is not finite."""
     return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else NAN
 
 
-def _records(file: pathlib.Path) -> list[dict]:
+def records(file: pathlib.Path) -> list[dict]:
     """The lines of a metrics.jsonl. The last one may still be being written, or was cut short by a crash."""
-    records = []
+    found = []
     lines = file.read_text(encoding="utf-8", errors="replace").split("\n")
     for number, line in enumerate(lines, 1):
         try:
@@ -29,11 +29,11 @@ def _records(file: pathlib.Path) -> list[dict]:
             raise ValueError(f"{file}: line {number} is no JSON") from None
         if not isinstance(record, dict) or type(record.get("step")) is not int:
             raise ValueError(f"{file}: line {number} has no step")
-        records.append(record)
-    return records
+        found.append(record)
+    return found
 
 
-def _file_of(run: pathlib.Path) -> pathlib.Path:
+def file_of(run: pathlib.Path) -> pathlib.Path:
     file = run / "metrics.jsonl"
     if file.is_file():
         return file
@@ -47,18 +47,18 @@ class Metrics:
 
     def __init__(self, run: pathlib.Path):
         self.name = run.resolve().name
-        file = _file_of(run)
-        records = _records(file)
-        steps = [record for record in records if "loss" in record]
+        file = file_of(run)
+        found = records(file)
+        steps = [record for record in found if "loss" in record]
         if not steps:
             raise ValueError(f"{file} has no training step yet")
         self.steps: list[int] = [record["step"] for record in steps]
-        self.bits = [_number(record["loss"]) / math.log(2) for record in steps]  # training loss, bits per token
-        self.learning_rate = [_number(record.get("learning_rate")) for record in steps]
-        self.gradient_norm = [_number(record.get("gradient_norm")) for record in steps]
-        self.tokens = [_number(record.get("tokens")) for record in steps]  # since the run began
-        self.seconds = [_number(record.get("seconds")) for record in steps]  # of one step
-        heldout = [record for record in records if math.isfinite(_number(record.get("heldout_bits_per_byte")))]
+        self.bits = [number(record["loss"]) / math.log(2) for record in steps]  # training loss, bits per token
+        self.learning_rate = [number(record.get("learning_rate")) for record in steps]
+        self.gradient_norm = [number(record.get("gradient_norm")) for record in steps]
+        self.tokens = [number(record.get("tokens")) for record in steps]  # since the run began
+        self.seconds = [number(record.get("seconds")) for record in steps]  # of one step
+        heldout = [record for record in found if math.isfinite(number(record.get("heldout_bits_per_byte")))]
         self.heldout_steps: list[int] = [record["step"] for record in heldout]
         self.heldout_bits = [float(record["heldout_bits_per_byte"]) for record in heldout]  # bits per byte
 

@@ -13,6 +13,23 @@ namespace {
 
 constexpr const char* kHeldout = "heldout_bits_per_byte";
 
+nlohmann::ordered_json to_json(const evaluation::LoopDiagnostics& loop) {
+  nlohmann::ordered_json json;
+  json["module"] = loop.module;
+  json["state_norm"] = loop.state_norm;
+  json["decay"] = loop.decay;
+  json["key_eigenvalue"] = loop.key_eigenvalue;
+  json["negative_share"] = loop.negative_share;
+  json["feedback"] = loop.feedback;
+  if (loop.query_ratio) json["query_ratio"] = *loop.query_ratio;
+  if (loop.query_cosine) json["query_cosine"] = *loop.query_cosine;
+  if (loop.correction) json["correction"] = *loop.correction;
+  json["key_coherence"] = loop.key_coherence;
+  json["decay_memory"] = loop.decay_memory;
+  json["memory"] = loop.memory;
+  return json;
+}
+
 }  // namespace
 
 MetricsLog::MetricsLog(const std::filesystem::path& path, std::int64_t last_step) : path_(path) {
@@ -55,6 +72,14 @@ void MetricsLog::write(std::int64_t step, const evaluation::EvaluationResult& he
   json["heldout_bytes"] = heldout.bytes;
   write_line(json.dump());
   if (std::isfinite(heldout.bits_per_byte())) heldout_[step] = heldout.bits_per_byte();
+}
+
+void MetricsLog::write(std::int64_t step, const std::vector<evaluation::LoopDiagnostics>& loops) {
+  nlohmann::ordered_json json;
+  json["step"] = step;
+  json["control_loops"] = nlohmann::ordered_json::array();
+  for (const evaluation::LoopDiagnostics& loop : loops) json["control_loops"].push_back(to_json(loop));
+  write_line(json.dump());
 }
 
 void MetricsLog::write_sample(std::int64_t step, const std::string& text) {

@@ -7,7 +7,9 @@
 #include <string>
 
 #include "base/message.h"
+#include "evaluation/loop_diagnostics.h"
 #include "generation/generate.h"
+#include "training/document_borders.h"
 #include "training/memory_need.h"
 #include "training/metrics_log.h"
 #include "training/profiler.h"
@@ -68,6 +70,16 @@ int agreed_signal(const StopFlag& stop, distributed::ProcessGroup& group) {
   return signal.item<int>();
 }
 
+void require_sound_diagnostics(const TrainingRun& run) {
+  require(run.diagnostics_interval >= 0, ErrorCode::invalid_argument,
+          "[train] diagnostics_interval must be at least 0; got ", run.diagnostics_interval);
+  if (run.diagnostics_interval == 0) return;
+  models::CausalLM model(run.model, at::TensorOptions(at::kMeta));
+  require(evaluation::has_control_loops(model), ErrorCode::invalid_argument,
+          "[train] diagnostics are of Comba and Gated DeltaNet layers; got a model without any (model_type ",
+          run.model.model_type, "): set diagnostics_interval = 0");
+}
+
 /// One run in progress: the trainer and the files it feeds.
 class RunningTraining {
  public:
@@ -82,6 +94,7 @@ class RunningTraining {
   void run(const StopFlag& stop) {
     if (leads()) observer_.on_start(trainer_.model(), trainer_.num_steps());
     const std::int64_t first_step = trainer_.num_steps();
+    if (first_step == 0 && run_.diagnostics_interval > 0) while_the_others_wait([&] { diagnose(); });
     const std::int64_t last_chance = std::max(first_step, run_.config.steps - run_.profile_steps);
     first_profiled_ = std::min(first_step + kStepsBeforeProfile, last_chance);
     while (trainer_.num_steps() < run_.config.steps) {
@@ -96,6 +109,7 @@ class RunningTraining {
       if (is_due(run_.config.evaluation_interval, step) && run_.heldout.num_documents() > 0) {
         while_the_others_wait([&] { evaluate(); });
       }
+      if (is_due(run_.diagnostics_interval, step)) while_the_others_wait([&] { diagnose(); });
       if (is_due(run_.config.sample_interval, step)) while_the_others_wait([&] { sample(); });
       if (last || signal != 0 || is_due(run_.config.checkpoint_interval, step)) save();
       if (signal != 0 && !last) {
@@ -119,7 +133,7 @@ class RunningTraining {
   /// Whether something reads the weights after this step.
   bool is_due_after(std::int64_t step) const {
     return is_due(run_.config.evaluation_interval, step) || is_due(run_.config.sample_interval, step) ||
-           is_due(run_.config.checkpoint_interval, step);
+           is_due(run_.config.checkpoint_interval, step) || is_due(run_.diagnostics_interval, step);
   }
 
   /// Begins or ends the profile where it is due before the next step.
@@ -167,6 +181,18 @@ class RunningTraining {
     observer_.on_evaluation(trainer_.num_steps(), heldout);
   }
 
+  /// The same text each time, so that what changes is the model.
+  void diagnose() {
+    const MixtureSampler sampler(run_.train, run_.config.context_length, static_cast<std::uint64_t>(run_.config.seed));
+    const at::Tensor window =
+        read_batch(run_.train, sampler, /*first_sample=*/0, /*batch_size=*/1).input_ids;  // [1, T]
+    const at::Tensor cu_seqlens = run_.config.reset_at_documents
+                                      ? document_borders(window, run_.train.tokenizer().bos()).to(run_.device)
+                                      : at::Tensor();
+    const models::PassOptions pass = {.compute_dtype = trainer_.train_step().pass_options().compute_dtype};
+    metrics_->write(trainer_.num_steps(), evaluation::diagnose_loops(trainer_.model(), window, cu_seqlens, pass));
+  }
+
   /// The same seed each time, so that two samples of a run differ by what it has learned in between.
   void sample() {
     const data::Tokenizer& tokenizer = run_.train.tokenizer();
@@ -211,6 +237,7 @@ class RunningTraining {
 
 void train(const TrainingRun& run, TrainObserver& observer, const StopFlag& stop) {
   validate(run.config);
+  require_sound_diagnostics(run);
   if (run.group.leads()) prepare_run_directory(run.directory, run.resume);
   RunningTraining(run, agreed_checkpoint(run), observer).run(stop);
 }

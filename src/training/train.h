@@ -40,6 +40,9 @@ struct TrainingRun {
   std::filesystem::path initial_model = {};  ///< model directory with the weights to begin with; empty: drawn at random
   c10::Device device = c10::kCPU;            ///< where to compute; see use_device
   StepOptions step = {};
+  /// Steps between diagnoses of the control loops (evaluation/loop_diagnostics.h), on the run's first window each time;
+  /// the first is of the model as it begins. 0: none.
+  std::int64_t diagnostics_interval = 0;
   std::int64_t profile_steps = 0;  ///< steps whose profile goes to trace.json in `directory`; 0: none
   bool resume = false;             ///< go on from the newest checkpoint in `directory`, if there is one
   /// The processes that share the work. All see the same files; the leading one writes, and tells its observer.
@@ -50,8 +53,8 @@ struct TrainingRun {
 /// the same bits as one that was not, given the same numbers of LibTorch threads and processes.
 ///
 /// When `stop` is requested in any process, all finish the step, save, and throw Interrupted. Other errors: those of
-/// Trainer, prepare_run_directory, load_initial_weights and require_same_run; Error(numerical), naming step and newest
-/// checkpoint, when the loss diverges.
+/// Trainer, prepare_run_directory, load_initial_weights and require_same_run; Error(invalid_argument) for diagnostics
+/// of a model without control loops; Error(numerical), naming step and newest checkpoint, when the loss diverges.
 void train(const TrainingRun& run, TrainObserver& observer, const StopFlag& stop);
 
 }  // namespace comba::training

@@ -56,6 +56,7 @@ class TrainStep {
 
   FlatParameters& parameters() { return parameters_; }
   AdamW& optimizer() { return optimizer_; }
+  const models::PassOptions& pass_options() const { return pass_; }
   c10::Device device() const { return loss_.device(); }
   /// Whether graphs are in use; and why not, where recording was tried and failed.
   bool has_graphs() const { return update_graph_ != nullptr; }

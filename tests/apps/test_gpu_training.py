@@ -105,3 +105,20 @@ def test_a_model_from_the_gpu_is_used_on_the_cpu(packed):
     packed.succeed(*TRAIN, "run", *SHORT, "--device", "cuda")
     words = ["generate", "--model", "run", "--prompt", "The", "--max-tokens", "8", "--temperature", "0"]
     assert packed.succeed(*words) == packed.succeed(*words, "--device", "cuda")
+
+
+@needs_gpu
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_diagnostics_between_graphs_change_nothing_and_agree_with_the_cpu(packed, dtype):
+    kind = ("--set", f"train.dtype={dtype}")
+    packed.succeed(*TRAIN, "plain", *SHORT, *kind, "--device", "cuda", "--deterministic")
+    packed.succeed(*TRAIN, "gpu", *SHORT, *kind, "--device", "cuda", "--deterministic", "--diagnostics", "5")
+    packed.succeed(*TRAIN, "cpu", *SHORT, "--diagnostics", "5")
+    assert losses(packed, "gpu") == losses(packed, "plain")
+    lines = {run: map(json.loads, (packed.folder / run / "metrics.jsonl").read_text().splitlines()) for run in ("gpu", "cpu")}
+    gpu, cpu = ([loop for line in lines[run] if "control_loops" in line for loop in line["control_loops"]] for run in ("gpu", "cpu"))
+    assert len(gpu) == len(cpu) == 5
+    close = 1e-3 if dtype == "fp32" else 5e-2
+    for one, other in zip(gpu, cpu):
+        for key in ("decay", "key_eigenvalue", "key_coherence", "state_norm"):
+            assert one[key] == pytest.approx(other[key], rel=close, abs=close)

@@ -91,6 +91,30 @@ def test_samples_show_what_was_learned(packed):
     assert "step 60: The " in result.stderr
 
 
+def test_diagnostics_tell_what_the_control_loop_does(packed):
+    packed.succeed(*TRAIN, "run", "--diagnostics", "30")
+    lines = (packed.folder / "run" / "metrics.jsonl").read_text().splitlines()
+    diagnoses = [record for record in map(json.loads, lines) if "control_loops" in record]
+    assert [record["step"] for record in diagnoses] == [0, 30, 60]
+    first, last = (record["control_loops"][0] for record in (diagnoses[0], diagnoses[-1]))
+    assert first["module"] == "model.layers.0.attn"
+    for loop in (first, last):
+        assert loop["decay"] == sorted(loop["decay"]) and 0 < loop["decay"][3] <= 1
+        assert all(below < decay for below, decay in zip(loop["key_eigenvalue"], loop["decay"]))
+        assert 0 <= loop["negative_share"] <= 1 and 0 <= loop["key_coherence"] <= 1.0001
+        assert all(tokens > 0 for tokens in loop["memory"] + loop["decay_memory"])
+    assert first["correction"] == pytest.approx(1) and first["query_ratio"] != last["query_ratio"]
+    assert "diagnostics_interval = 30" in packed.succeed(*TRAIN, "x", "--diagnostics", "30", "--print-config")
+
+
+def test_diagnostics_need_a_control_loop(packed):
+    config = {"model_type": "gla", "hidden_size": 32, "num_hidden_layers": 1, "num_heads": 2, "vocab_size": 264}
+    (packed.folder / "gla.json").write_text(json.dumps(config))
+    command = ("train", "--data", "data", "--out", "run", "--set", "model.file=gla.json")
+    assert "diagnostics are of Comba and Gated DeltaNet layers" in packed.fail(2, *command, "--diagnostics", "5")
+    assert "diagnostics_interval must be at least 0; got -1" in packed.fail(2, *command, "--diagnostics", "-1")
+
+
 def test_a_run_that_cannot_be_starts_nothing(packed):
     assert "nowhere/index.json" in packed.fail(1, "train", "--config", "run.toml", "--data", "nowhere", "--out", "run")
     assert "vocabulary of 257; got 200" in packed.fail(2, *TRAIN, "run", "--set", "model.vocab_size=200")

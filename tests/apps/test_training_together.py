@@ -54,7 +54,7 @@ def wait_for_steps(program, run: str, processes, enough: int = 10) -> None:
 
 @pytest.mark.parametrize("size", [2, 4])
 def test_torchrun_gives_what_one_process_gives(alone, size):
-    process = torchrun(alone, size, "run", "--set", "train.evaluation_interval=20", "--set", "train.sample_interval=30")
+    process = torchrun(alone, size, "run", "--set", "train.evaluation_interval=20", "--set", "train.sample_interval=30", "--diagnostics", "60")
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
     assert f"{size} processes, each with 1 threads" in errors
@@ -63,7 +63,7 @@ def test_torchrun_gives_what_one_process_gives(alone, size):
     lines = (alone.folder / "run" / "metrics.jsonl").read_text().splitlines()
     steps = [record for record in map(json.loads, lines) if "loss" in record]
     assert [record["step"] for record in steps] == list(range(1, 61))
-    assert len(lines) == 60 + 3 + 2
+    assert len(lines) == 60 + 3 + 2 + 2
     assert all(math.isclose(a["loss"], b, rel_tol=1e-4) for a, b in zip(steps, losses(alone, "alone"), strict=True))
     # Once more, and as Slurm starts processes: the same bits.
     train_together(alone, size, "again", names=("SLURM_PROCID", "SLURM_NTASKS"))

@@ -138,7 +138,8 @@ def test_without_matplotlib_one_line_says_what_to_install(tmp_path, capsys, monk
         (["run", "--level", "zstd=few"], "must be NAME=BITS; got 'zstd=few'"),
         (["run", "--over", "loss"], "invalid choice: 'loss'"),
         (["run", "results.json"], "either runs or results of benchmarks; got both"),
-        (["results.json", "--over", "step"], "--level and --over are for runs"),
+        (["results.json", "--over", "step"], "--level, --over and --loops are for runs"),
+        (["run", "--loops", "--over", "step"], "--level and --over are for losses; got --loops too"),
     ],
 )
 def test_wrong_usage(capsys, arguments, told):

@@ -7,6 +7,7 @@
 #include <fstream>
 #include <functional>
 #include <map>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -202,6 +203,43 @@ TEST_F(Train, SamplesWhenItIsDueAndChangesNothing) {
   interrupted_run(run("cut"), 7);
   train(run("cut", /*resume=*/true), rest, no_stop_);
   EXPECT_EQ(rest.samples.at(10), sampling.samples.at(10));
+}
+
+TEST_F(Train, DiagnosesTheControlLoopsWhenItIsDueAndChangesNothing) {
+  const auto diagnosed = [&](const std::string& name, bool resume) {
+    TrainingRun diagnosed_run = run(name, resume);
+    diagnosed_run.diagnostics_interval = 5;
+    return diagnosed_run;
+  };
+  const auto diagnoses_of = [&](const std::string& name) {
+    std::istringstream lines(read_file(metrics_path(directory_.path() / name)));
+    std::vector<std::string> found;
+    for (std::string line; std::getline(lines, line);) {
+      if (line.find("control_loops") != std::string::npos) found.push_back(line);
+    }
+    return found;
+  };
+  RecordingObserver plain, straight, second;
+  train(run("plain"), plain, no_stop_);
+  train(diagnosed("straight", false), straight, no_stop_);
+  interrupted_run(diagnosed("resumed", false), 7);
+  train(diagnosed("resumed", true), second, no_stop_);
+  EXPECT_EQ(straight.losses, plain.losses);
+  const std::vector<std::string> lines = diagnoses_of("straight");
+  ASSERT_EQ(lines.size(), 3u);
+  EXPECT_THAT(lines[0], HasSubstr(R"({"step":0,"control_loops":[{"module":"model.layers.0.attn","state_norm":)"));
+  EXPECT_THAT(lines[2], HasSubstr(R"({"step":10,)"));
+  EXPECT_THAT(lines[2], HasSubstr(R"("module":"model.layers.1.attn")"));
+  EXPECT_NE(lines[0].substr(lines[0].find("state_norm")), lines[2].substr(lines[2].find("state_norm")));
+  EXPECT_EQ(diagnoses_of("resumed"), lines);
+}
+
+TEST_F(Train, RefusesToDiagnoseAModelWithoutControlLoops) {
+  TrainingRun open_loop = run("run");
+  open_loop.model.model_type = "linear_attn";
+  open_loop.diagnostics_interval = 5;
+  EXPECT_THAT(error_of(open_loop, ErrorCode::invalid_argument), HasSubstr("(model_type linear_attn)"));
+  EXPECT_FALSE(fs::exists(directory_.path() / "run"));
 }
 
 TEST_F(Train, BeginsWithTheWeightsOfAnotherModel) {

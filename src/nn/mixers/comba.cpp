@@ -115,6 +115,7 @@ at::Tensor CombaMixer::forward(const at::Tensor& x, const TokenSpan& span, Layer
       .initial_state = {},
       .cu_seqlens = {},
   };
+  if (observer_) observer_(inputs);
   const at::Tensor* recurrent_state = state == nullptr ? nullptr : &state->tensors.back();
   const at::Tensor o = delta_rule_with_state(inputs, options_.delta_rule, span, recurrent_state);  // [B, T, HV, V]
 

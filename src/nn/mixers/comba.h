@@ -1,8 +1,11 @@
 #pragma once
 
+#include <functional>
 #include <memory>
+#include <utility>
 
 #include "comba/delta_rule.h"
+#include "libtorch/delta_rule.h"
 #include "nn/linear.h"
 #include "nn/mixers/mixer.h"
 #include "nn/rms_norm.h"
@@ -40,6 +43,10 @@ class CombaMixer : public Mixer {
   LayerState initial_state(int64_t batch) const override;
   MixerFacts facts(int64_t num_tokens) const override;
 
+  /// Is shown what each forward pass gives to the operator, before it runs; an empty one ends that.
+  using Observer = std::function<void(const DeltaRuleTensors& inputs)>;
+  void observe(Observer observer) { observer_ = std::move(observer); }
+
  private:
   /// What is computed of x alone.  q, k [B, T, H K], v, gate [B, T, HV V], beta_logit, a [B, T, HV]
   struct Projections {
@@ -54,6 +61,7 @@ class CombaMixer : public Mixer {
   std::shared_ptr<ShortConvolution> q_conv1d_, k_conv1d_, v_conv1d_;
   std::shared_ptr<GatedRMSNorm> o_norm_;
   at::Tensor A_log_, dt_bias_, D_, decay_;
+  Observer observer_;
 };
 
 }  // namespace comba::nn
