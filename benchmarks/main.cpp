@@ -8,6 +8,7 @@
 
 #include "base/file.h"
 #include "base/message.h"
+#include "claims_command.h"
 #include "comba/error.h"
 #include "decode_command.h"
 #include "gpu_cases.h"
@@ -77,6 +78,7 @@ int run(int argc, char** argv) {
   program.footer(
       "Examples:\n  comba bench operator --device cpu\n  comba bench train --model configs/comba-340m.json --device "
       "cuda");
+  register_claims(program);
   register_decode(program);
   register_train(program);
   CLI::App* command =
