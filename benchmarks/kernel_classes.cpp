@@ -18,7 +18,7 @@ struct Pattern {
 /// The first that has a part in the name wins.
 const Pattern kPatterns[] = {
     {kAttention, {"flash", "fmha", "sdpa"}},
-    {kLoss, {"cross_entropy", "nll_loss", "softmax", "SoftMax", "Softmax"}},
+    {kLoss, {"CrossEntropy", "cross_entropy", "nll_loss", "softmax", "SoftMax", "Softmax"}},
     {kOptimizer, {"Adam", "adam", "multi_tensor_apply", "LpNorm", "lpnorm"}},
     {kElementWise, {"rms_norm", "short_conv", "swiglu"}},
     {kDeltaRule, {"delta_rule"}},

@@ -1,6 +1,6 @@
-"""Times torch.ops.comba on a GPU, forward and decode, beside the published kernels that are installed: flash-linear-
-attention's Comba and Gated DeltaNet, FlashQLA, FlashInfer, and for scale PyTorch's flash attention. Those that are not
-are named. Ceilings are measured in the same run: a copy in memory and a bf16 matrix product of 8192.
+"""Times torch.ops.comba on a GPU, forward, with gradients and decode, beside the published kernels that are installed:
+flash-linear-attention's Comba and Gated DeltaNet, FlashQLA, FlashInfer, and for scale PyTorch's flash attention. Those
+that are not are named. Ceilings are measured in the same run: a copy in memory and a bf16 matrix product of 8192.
 
 A row is timed once the same batch, heads and dims agree with the recurrence in float64, over fewer tokens. A time is the
 median of replays of a CUDA graph over rotated buffers, L2 norm of q and k included; where a peer cannot be captured,
@@ -17,7 +17,9 @@ Needs torch with CUDA and build/release/lib/libcomba_torch.so (COMBA_CUDA=ON mak
 fla and FlashQLA compile for a minute or two a shape: --jobs does that beforehand for several shapes at once."""
 
 import argparse
+import collections
 import concurrent.futures
+import dataclasses
 import datetime
 import json
 import os
@@ -89,10 +91,10 @@ def first_call(options) -> None:
     row = next(row for row in ROWS + CLAIM_ROWS if row.name == options.first_call)
     if options.by == "comba":
         contestants.load_ours(options.library)
-        result = race.first_call(row, contestants.ours)
+        result = race.first_call(row, contestants.maker_of(contestants.ours, row, contestants.OUR_LEAVES))
     else:
         peer = next(peer for peer in contestants.PEERS if peer.name == options.by)
-        result = race.first_call(row, peer.call, contestants.with_gates)
+        result = race.first_call(row, contestants.maker_of(peer.call, row, peer.leaves), contestants.with_gates)
     print(json.dumps(result))
 
 
@@ -100,6 +102,16 @@ def compile_beforehand(options, peers: list) -> None:
     """Fills the compilers' caches on disk; FlashInfer has none."""
     pairs = [(row, peer) for row in options.rows for peer in peers if not peer.refusal(row)]
     pairs = [(row, peer) for row, peer in pairs if peer.name not in ("flashinfer", "sdpa")]
+    # What a row with gradients compiles has the kernels of the forward row; shapes of new dims before more of old ones.
+    with_gradients = {(row.rule, dataclasses.replace(row.case, trains=False), peer.name) for row, peer in pairs if row.operator == "forward_backward"}
+    pairs = [(row, peer) for row, peer in pairs if row.operator != "forward" or (row.rule, row.case, peer.name) not in with_gradients]
+    seen = collections.Counter()
+    order = []
+    for row, peer in pairs:
+        dims = (peer.name, row.case.H, row.case.HV, row.case.K, row.case.V)
+        order.append(seen[dims])
+        seen[dims] += 1
+    pairs = [pair for _, pair in sorted(zip(order, pairs, strict=True), key=lambda entry: entry[0])]
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
         results = pool.map(lambda pair: in_a_process_of_its_own(options, pair[0], pair[1].name), pairs)
         for (row, peer), result in zip(pairs, results, strict=True):

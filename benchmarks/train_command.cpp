@@ -12,9 +12,9 @@ namespace comba::benchmarks {
 namespace {
 
 constexpr const char* kDetails =
-    R"(Trains on random tokens and prints tokens a second, the median time of a step, FLOP a second (for each token, forward and
-backward: 6 for each weight of a linear map, the output projection's included; 20 K V + 14 x 64 (K + V) a value head of the
-delta rule; 12 times the width of attention's queries for each token seen) and the most memory that tensors took.
+    R"(Trains on random tokens and prints tokens a second, the median time of a step, FLOP a second (for each token, forward
+and backward: 6 for each weight of a linear map, the output projection's included; 20 K V + 14 x 64 (K + V) a value head
+of the delta rule; 12 times the width of attention's queries for each token seen) and the most memory that tensors took.
 --breakdown adds the time of three steps by class of GPU kernel, each beside what its FLOP or bytes must take by the
 GPU's data sheet.
 

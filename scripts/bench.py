@@ -150,7 +150,7 @@ def _cell_of_peer(peer: dict | None) -> str:
         return ""
     if "us" not in peer:
         return "refused"
-    error = f", {peer['errors']['o']:.4f}" if "o" in peer["errors"] else ""
+    error = f", {max(peer['errors'].values()):.4f}" if peer["errors"] else ""
     return f"{peer['us']:.1f}{'' if peer['method'] == 'graph' else ' (eager)'}, {peer['ratio']:.2f}{error}"
 
 
@@ -187,9 +187,12 @@ def gpu_section(gpu: dict) -> list[str]:
     ]
     forward = [row for row in timed if row["operator"] == "forward"]
     decode = [row for row in timed if row["operator"] == "decode_step"]
+    training = [row for row in timed if row["operator"] == "forward_backward"]
+    rate = {"TFLOP/s": lambda row: f"{row['flop_per_second'] / 1e12:.0f}", "x floor": lambda row: f"{row['times_floor']:.2f}"}
     if forward:
-        rate = {"TFLOP/s": lambda row: f"{row['flop_per_second'] / 1e12:.0f}", "x floor": lambda row: f"{row['times_floor']:.2f}"}
         lines += _gpu_table(forward, rate)
+    if training:
+        lines += ["\nForward and backward, of o with gradients of q, k, v and gates; the error is the largest of them.\n", *_gpu_table(training, rate)]
     if decode:
         lines += ["", *_gpu_table(decode, {"of a copy of the same bytes": lambda row: f"{row['of_copy_of_same_bytes']:.0%}"})]
     if wrong := [row["name"] for row in gpu["rows"] if "us" not in row]:

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -67,7 +68,9 @@ void print_ablation(const std::filesystem::path& path) {
   std::vector<std::string> order;
   std::map<std::string, std::vector<double>> losses;
   std::size_t width = 7;
-  for (const auto& cell : json["cells"]) {
+  std::vector<nlohmann::json> cells = json["cells"];
+  std::ranges::stable_sort(cells, {}, [](const auto& cell) { return !cell["changes"].empty(); });  // the base first
+  for (const auto& cell : cells) {
     const auto variant = cell["variant"].get<std::string>();
     width = std::max(width, variant.size());
     if (!losses.contains(variant)) order.push_back(variant);

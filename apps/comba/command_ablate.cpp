@@ -37,7 +37,6 @@ the cells at hand; --resume goes on with them, also with more variants or seeds.
 a process each; --device cuda uses all GPUs, with N processes each.
 
 Examples:
-  comba data pack ~/texts --out texts.data
   comba ablate --config configs/ablation-cpu.toml --data texts.data --out ablation --parallel 2 --threads 1
   comba ablate --config configs/ablation-cpu.toml --data texts.data --out ablation --seeds 1,2,3,4,5 --resume
   comba ablate --config configs/ablation-gpu.toml --data texts.data --out ablation --device cuda --parallel 4

@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <memory>
 #include <numbers>
+#include <optional>
 #include <string>
 
 #include "base/environment.h"
@@ -177,19 +178,20 @@ void train_in_group(const TrainFlags& flags, const TrainSettings& settings, c10:
 void run_train(const TrainFlags& flags) {
   const distributed::Launch launch = distributed::read_launch(environment_variable);
   const StopFlag& stop = stop_on_signals(/*quiet=*/launch.rank != 0);
-  RunConfig config(flags.config);
-  const TrainSettings settings = read_train_settings(config);
-  if (flags.config.print) {
-    if (launch.rank == 0) fmt::print("{}", config.to_toml());
-    return;
-  }
+  std::optional<RunConfig> config;
+  TrainSettings settings;
   c10::Device device = c10::kCPU;
-  const auto prepare = [&] {
+  const auto prepare = [&] {  // among all processes: what goes wrong is told once, and ends all
+    config.emplace(flags.config);
+    settings = read_train_settings(*config);
+    if (flags.config.print) return device;
     if (flags.deterministic) compute_deterministically();
     return device = open_device(settings.device, launch.local_rank);
   };
-  run_together(launch, stop, prepare,
-               [&](distributed::ProcessGroup& group) { train_in_group(flags, settings, device, stop, group); });
+  run_together(launch, stop, prepare, [&](distributed::ProcessGroup& group) {
+    if (!flags.config.print) return train_in_group(flags, settings, device, stop, group);
+    if (group.leads()) fmt::print("{}", config->to_toml());
+  });
 }
 
 }  // namespace

@@ -29,7 +29,9 @@ void run_together(const distributed::Launch& launch, const StopFlag& stop, const
   }
   distributed::Roster roster(launch, stop);
   try {
-    const std::unique_ptr<distributed::ProcessGroup> group = make_group(roster, prepare());
+    const c10::Device device = prepare();
+    roster.wait_for_all();
+    const std::unique_ptr<distributed::ProcessGroup> group = make_group(roster, device);
     work(*group);
   } catch (const Interrupted& end) {  // all were, after the same step
     if (launch.rank != 0) throw ToldElsewhere{128 + end.signal_number()};

@@ -19,7 +19,8 @@ def uneven_lengths(count: int, total: int, seed: int = 7) -> list[int]:
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A forward call. With `sequences` above 1 its T tokens are packed sequences of uneven lengths, and B = 1."""
+    """A forward call, and with `trains` the gradients of its inputs too. With `sequences` above 1 its T tokens are packed
+    sequences of uneven lengths, and B = 1."""
 
     B: int
     T: int
@@ -28,6 +29,7 @@ class Case:
     K: int
     V: int
     sequences: int = 1
+    trains: bool = False
 
     @property
     def name(self) -> str:
@@ -41,8 +43,9 @@ class Case:
 
     @property
     def bytes(self) -> int:
-        """q, k and v read once and o written once, in bf16."""
-        return 2 * self.B * self.T * (2 * self.H * self.K + 2 * self.HV * self.V)
+        """q, k and v read once and o written once, in bf16; to train, q, k, v and do read again and dq, dk, dv written."""
+        keys, values = self.H * self.K, self.HV * self.V
+        return 2 * self.B * self.T * (2 * keys + 2 * values + self.trains * (4 * keys + 3 * values))
 
     @property
     def footprint(self) -> int:
@@ -51,13 +54,15 @@ class Case:
 
     @property
     def flop(self) -> int:
-        """Of the chunk form: three products with the state, two of [C, C] from K and two into V."""
-        return self.B * self.T * self.HV * (6 * self.K * self.V + 4 * CHUNK * (self.K + self.V))
+        """Of the chunk form: three products with the state, two of [C, C] from K and two into V; and backward, which has
+        seven more with states and five more pairs of products of chunks."""
+        states, pairs = (20, 14) if self.trains else (6, 4)
+        return self.B * self.T * self.HV * (states * self.K * self.V + pairs * CHUNK * (self.K + self.V))
 
     @property
     def chain_seconds(self) -> float:
-        """One sequence cannot be faster: its chunks follow each other."""
-        return math.ceil(max(self.lengths) / CHUNK) * CHAIN_SECONDS
+        """One sequence cannot be faster: its chunks follow each other; to train, there and back."""
+        return (1 + self.trains) * math.ceil(max(self.lengths) / CHUNK) * CHAIN_SECONDS
 
     def floor_seconds(self, bytes_per_second: float, flop_per_second: float) -> float:
         return max(self.bytes / bytes_per_second, self.flop / flop_per_second, self.chain_seconds)
@@ -126,7 +131,12 @@ class Row:
         return f"{self.operator} {self.rule} {self.case.name}"
 
 
-ROWS = tuple(Row("forward", rule, case) for case in CASES for rule in RULES) + tuple(
-    Row("decode_step", "comba", case) for case in DECODE_CASES
+ROWS = (
+    *(Row("forward", rule, case) for case in CASES for rule in RULES),
+    *(Row("forward_backward", rule, dataclasses.replace(case, trains=True)) for case in CASES for rule in RULES),
+    *(Row("decode_step", "comba", case) for case in DECODE_CASES),
 )
-CLAIM_ROWS = tuple(Row("forward", rule, case) for case in CLAIM_CASES for rule in RULES)
+CLAIM_ROWS = (
+    *(Row("forward", rule, case) for case in CLAIM_CASES for rule in RULES),
+    *(Row("forward_backward", rule, dataclasses.replace(case, trains=True)) for case in CLAIM_CASES for rule in RULES),
+)

@@ -41,14 +41,48 @@ def expected_of_ours(row: Row, x: dict, state: torch.Tensor | None = None):
 
 
 def with_gates(x: dict) -> dict:
-    """What peers are given: beta in bf16 and g in fp32."""
-    return {**x, "beta": x["beta_logit"].float().sigmoid().bfloat16(), "g": log_decay(x)}
+    """What peers are given: beta in bf16, g in fp32, and a p of its own, as fla's layer has it."""
+    return {**x, "beta": x["beta_logit"].float().sigmoid().bfloat16(), "g": log_decay(x), "p": x["k"].clone()}
 
 
 def expected_of_peers(row: Row, x: dict, state: torch.Tensor | None = None):
     """Of the same inputs, with the gates as peers are given them, and neither b nor d."""
     lengths = row.case.lengths if "cu_seqlens" in x else None
-    return recurrence(row.rule, x["q"], x["k"], x["v"], x["beta"], x["g"], initial_state=state, lengths=lengths)
+    p = x["p"] if row.rule == "comba" else None
+    return recurrence(row.rule, x["q"], x["k"], x["v"], x["beta"], x["g"], p=p, initial_state=state, lengths=lengths)
+
+
+# What a training call differentiates: of ours, and of peers.
+OUR_LEAVES, LEAVES_OF_PEERS = ("q", "k", "v", "beta_logit", "a"), ("q", "k", "v", "beta", "g")
+
+
+def with_gradients(make_call: Callable, names: tuple) -> Callable:
+    """Such a call, which gives o and then the gradients of x[name] by sum(o weights), weights of a fixed draw."""
+
+    def make(row, x, state=None):
+        x = {name: tensor.detach().requires_grad_() if name in names else tensor for name, tensor in x.items()}
+        with torch.enable_grad():
+            call, leaves = make_call(row, x, state), [x[name] for name in names]
+        weights = output_weights(row.case, x["v"])
+
+        def run():
+            with torch.enable_grad():
+                o = call()
+                return [o.detach(), *torch.autograd.grad(o, leaves, weights)]
+
+        return run
+
+    return make
+
+
+def output_weights(case: Case, v: torch.Tensor) -> torch.Tensor:
+    random = torch.Generator(v.device).manual_seed(3)
+    return torch.randn(v.shape, device=v.device, generator=random).to(v.dtype)
+
+
+def maker_of(make_call: Callable, row: Row, names: tuple) -> Callable:
+    """What makes the call of this row: with gradients where it trains."""
+    return with_gradients(make_call, names) if row.operator == "forward_backward" else make_call
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +96,7 @@ class Peer:
     refusal: Callable[[Row], str]
     call: Callable
     computes_the_rule: bool = True
+    leaves: tuple = LEAVES_OF_PEERS
 
     def status(self) -> str:
         """Its version; or why it does not take part."""
@@ -86,8 +121,7 @@ def _fla_comba(row, x, state=None):
         arguments = (x["q"], x["k"], x["k"], x["v"], x["g"], x["beta"])
         options = {"initial_state": state, "output_final_state": True, "use_qk_l2norm_in_kernel": True}
         return lambda: fused_recurrent_comba(*arguments, **options)[0]
-    p = x["k"].clone()  # it reads a p of its own, as in its layer
-    arguments, cu_seqlens = (x["q"], x["k"], x["v"], p, x["g"], x["beta"]), _borders(x)
+    arguments, cu_seqlens = (x["q"], x["k"], x["v"], x["p"], x["g"], x["beta"]), _borders(x)
     return lambda: chunk_comba(*arguments, cu_seqlens=cu_seqlens, use_qk_l2norm_in_kernel=True)[0]
 
 
@@ -103,7 +137,7 @@ def _gated_delta(module):
 
 
 def _flashinfer(row, x, state=None):
-    """Packed tensors, the decay itself and float32 gates."""
+    """Packed tensors, the decay itself and float32 gates. Has no backward."""
     from flashinfer.gdn_prefill import chunk_gated_delta_rule
 
     q, k, v = (x[name].flatten(0, 1) for name in "qkv")
@@ -118,12 +152,13 @@ def _flashinfer(row, x, state=None):
 def _sdpa(row, x, state=None):
     """Causal softmax attention, for scale: another function of the same tensors, each value head with keys of its own."""
     group = row.case.HV // row.case.H
-    q, k = (x[name].transpose(1, 2).repeat_interleave(group, dim=1) for name in "qk")
-    v = x["v"].transpose(1, 2)
 
     def call():
+        q, k, v = (x[name].transpose(1, 2) for name in "qkv")
+        if group > 1:
+            q, k = (heads.repeat_interleave(group, dim=1) for heads in (q, k))
         with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.FLASH_ATTENTION):
-            return torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+            return torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2)
 
     return call
 
@@ -145,6 +180,10 @@ def _dim_128(case) -> str:
     return "" if (case.K, case.V) == (128, 128) else "has heads of 128 only"
 
 
+def _dim_128_forward(case) -> str:
+    return _dim_128(case) or ("has no backward" if case.trains else "")
+
+
 def _attention_refusal(row: Row) -> str:
     if row.operator == "decode_step":
         return "has no state"
@@ -154,9 +193,9 @@ def _attention_refusal(row: Row) -> str:
 
 
 PEERS = (
-    Peer("fla_comba", "fla-core", "fla.ops.comba", _needs("comba", decodes=True, dims=_state_in_fp32), _fla_comba),
+    Peer("fla_comba", "fla-core", "fla.ops.comba", _needs("comba", decodes=True, dims=_state_in_fp32), _fla_comba, leaves=(*LEAVES_OF_PEERS, "p")),
     Peer("fla_gdn", "fla-core", "fla.ops.gated_delta_rule", _needs("gated_delta"), _gated_delta("fla.ops.gated_delta_rule")),
     Peer("flash_qla", "flash-qla", "flash_qla", _needs("gated_delta", dims=_dim_128), _gated_delta("flash_qla")),
-    Peer("flashinfer", "flashinfer-python", "flashinfer.gdn_prefill", _needs("gated_delta", dims=_dim_128), _flashinfer),
-    Peer("sdpa", "torch", "torch.nn.attention", _attention_refusal, _sdpa, computes_the_rule=False),
+    Peer("flashinfer", "flashinfer-python", "flashinfer.gdn_prefill", _needs("gated_delta", dims=_dim_128_forward), _flashinfer),
+    Peer("sdpa", "torch", "torch.nn.attention", _attention_refusal, _sdpa, computes_the_rule=False, leaves=("q", "k", "v")),
 )

@@ -11,7 +11,9 @@ from gpu.inputs import make_inputs, make_state
 from gpu.recurrence import rms_ratio
 
 DEVICE = "cuda"
-TOLERANCE = 0.005  # RMS ratio of bf16 outputs to the recurrence in float64
+# RMS ratios to the recurrence in float64, of bf16 tensors: of outputs and states, and of gradients.
+TOLERANCE, TOLERANCE_OF_GRADIENTS = 0.005, 0.008
+MOST_TOKENS_TO_DIFFERENTIATE = 256  # the recurrence keeps a state a token
 
 
 def _state(row: Row, seed: int = 2):
@@ -20,20 +22,39 @@ def _state(row: Row, seed: int = 2):
 
 def checked(row: Row, tokens: int) -> Row:
     """The row over few tokens, for the recurrence takes them one by one. Decode steps stay as they are."""
-    return row if isinstance(row.case, DecodeCase) else Row(row.operator, row.rule, row.case.shortened(tokens))
+    if isinstance(row.case, DecodeCase):
+        return row
+    return Row(row.operator, row.rule, row.case.shortened(min(tokens, MOST_TOKENS_TO_DIFFERENTIATE) if row.case.trains else tokens))
+
+
+def training_errors(row: Row, x: dict, make_call, expected, names: tuple) -> dict:
+    """RMS ratio of o and of the gradient of each of `names`, to the derivative of the recurrence."""
+    wide = {name: tensor.double() if name in names else tensor for name, tensor in x.items()}
+    results = contestants.with_gradients(make_call, names)(row, x)()
+    weights = contestants.output_weights(row.case, x["v"]).double()
+    with torch.enable_grad():
+        leaves = {name: wide[name].detach().requires_grad_() for name in names}
+        o = expected(row, {**wide, **leaves})[0]
+        gradients = torch.autograd.grad(o, list(leaves.values()), weights)
+    return {"o": rms_ratio(results[0], o.detach())} | {
+        f"d{name}": rms_ratio(ours, exact) for name, ours, exact in zip(names, results[1:], gradients, strict=True)
+    }
 
 
 @torch.no_grad()
 def our_errors(row: Row) -> dict:
     """RMS ratio of o and, of a decode step, of the state it leaves."""
     x, state = make_inputs(row.case, DEVICE), _state(row)
+    if row.operator == "forward_backward":
+        return training_errors(row, x, contestants.ours, contestants.expected_of_ours, contestants.OUR_LEAVES)
     expected_o, expected_state = contestants.expected_of_ours(row, x, state)
     errors = {"o": rms_ratio(contestants.ours(row, x, state)(), expected_o)}
     return errors if state is None else {**errors, "state": rms_ratio(state, expected_state)}
 
 
 def passes(errors: dict) -> bool:
-    return all(error <= TOLERANCE for error in errors.values())  # NaN does not
+    most = {name: TOLERANCE_OF_GRADIENTS if name.startswith("d") else TOLERANCE for name in errors}
+    return all(error <= most[name] for name, error in errors.items())  # NaN does not
 
 
 def _buffers(row: Row, make_call, prepare=lambda x: x) -> list:
@@ -46,7 +67,7 @@ def _buffers(row: Row, make_call, prepare=lambda x: x) -> list:
 
 
 def our_time(row: Row, repetitions: int) -> timing.Timing:
-    return timing.time_calls(_buffers(row, contestants.ours), repetitions)
+    return timing.time_calls(_buffers(row, contestants.maker_of(contestants.ours, row, contestants.OUR_LEAVES)), repetitions)
 
 
 def rates(row: Row, seconds: float, ceilings: dict) -> dict:
@@ -54,7 +75,7 @@ def rates(row: Row, seconds: float, ceilings: dict) -> dict:
     copy, gemm = ceilings["copy_bytes_per_second"], ceilings["gemm_flop_per_second"]
     case, moved = row.case, row.case.bytes / seconds
     found = {"bytes": case.bytes, "bytes_per_second": moved, "of_copy": moved / copy}
-    if row.operator == "forward":
+    if not isinstance(case, DecodeCase):
         floor = case.floor_seconds(copy, gemm)
         found |= {"flop": case.flop, "flop_per_second": case.flop / seconds, "of_gemm": case.flop / seconds / gemm}
         found |= {"floor_us": floor * 1e6, "times_floor": seconds / floor}
@@ -66,6 +87,8 @@ def peer_errors(peer: contestants.Peer, row: Row) -> dict:
     if not peer.computes_the_rule:
         return {}
     x, state = contestants.with_gates(make_inputs(row.case, DEVICE)), _state(row)
+    if row.operator == "forward_backward":
+        return training_errors(row, x, peer.call, contestants.expected_of_peers, peer.leaves)
     expected_o, _ = contestants.expected_of_peers(row, x, state)
     return {"o": rms_ratio(peer.call(row, x, state)(), expected_o)}
 
@@ -76,7 +99,8 @@ def peer_result(peer: contestants.Peer, row: Row, our_seconds: float, tokens: in
         return {"refusal": reason}
     try:
         errors = peer_errors(peer, checked(row, tokens))
-        timed = timing.time_calls(_buffers(row, peer.call, contestants.with_gates), repetitions)
+        make_call = contestants.maker_of(peer.call, row, peer.leaves)
+        timed = timing.time_calls(_buffers(row, make_call, contestants.with_gates), repetitions)
     except Exception as error:  # what another program raises is its result
         return {"refusal": f"{type(error).__name__}: {error}".splitlines()[0][:200]}
     finally:

@@ -1,8 +1,8 @@
 """A table and a picture of what comba ablate found: python -m comba.plot_ablation RESULTS.json [--out picture.png]
 
 The table (--table FILE, else to standard output) has a line for each variant: the mean of its seeds and their standard
-deviation, then the differences from the first variant, taken seed by seed, with a 95 % interval by Student's t, and
-what the paper reports. The picture draws the same differences. A sweep may be in progress. Pictures need the package
+deviation, then the differences from the first variant, taken seed by seed, with a 95 % interval by Student's t (worse
+or better where that leaves out 0), and what the paper reports. The picture draws the same differences. A sweep may be in progress. Pictures need the package
 matplotlib; --table alone does not.
 """
 
@@ -97,7 +97,10 @@ def mean_and_deviation(values: list[float]) -> str:
 def interval(found: Estimate | None) -> str:
     if found is None:
         return ""
-    return f"{found.mean:+.4f}" + (f" ± {found.margin:.4f}" if found.count > 1 else "")
+    if found.count == 1:
+        return f"{found.mean:+.4f}"
+    text = f"{found.mean:+.4f} ± {found.margin:.4f}"
+    return text if found.verdict() == "no difference seen" else f"{text}, **{found.verdict()}**"
 
 
 def row_of(line: Line, base: Line) -> list[str]:
@@ -107,9 +110,7 @@ def row_of(line: Line, base: Line) -> list[str]:
     return [
         f"`{line.name}`", changes_of(line), f"{line.cells[0]['parameters'] / 1e6:.2f}", str(len(bits)),
         mean_and_deviation(list(line.losses("loss").values())), f"{statistics.fmean(bits):.4f}" if bits else "",
-        interval(differences[0]), differences[0].verdict() if differences[0] else "",
-        mean_and_deviation(list(line.losses("recalled_loss").values())), interval(differences[1]),
-        differences[1].verdict() if differences[1] else "", *paper,
+        interval(differences[0]), mean_and_deviation(list(line.losses("recalled_loss").values())), interval(differences[1]), *paper,
     ]
 
 
@@ -131,9 +132,9 @@ def origin_of(results: dict) -> str:
 def table(results: dict) -> str:
     """Markdown."""
     lines = lines_of(results)
-    head = ["variant", "changes", "M parameters", "seeds", "held-out loss (nats/token)", "bits/byte", "difference", "verdict",
-            "loss of recalled tokens", "difference", "verdict", *(f"paper: {name}" for name in PAPER.values())]
-    rows = [head, ["---", "---", "---:", "---:", "---:", "---:", "---:", "---", "---:", "---:", "---", *["---:"] * len(PAPER)]]
+    head = ["variant", "changes", "M parameters", "seeds", "held-out loss (nats/token)", "bits/byte", "difference",
+            "loss of recalled tokens", "difference", *(f"paper: {name}" for name in PAPER.values())]
+    rows = [head, ["---", "---", *["---:"] * (len(head) - 2)]]
     rows += [row_of(line, lines[0]) for line in lines]
     text = "\n".join("| " + " | ".join(row) + " |" for row in rows)
     return f"{text}\n\n{origin_of(results)}\n"

@@ -38,14 +38,15 @@ def times_of(claims: dict) -> Times:
 
 
 def add_peers(times: Times, claims: dict, peers: dict) -> None:
-    """Forward times of published kernels, of the rows of the same batch, heads and dim."""
+    """Times of published kernels, of the rows of the same batch, heads and dim."""
+    passes = {"forward": "forward", "forward_backward": "both"}
     shapes = {(row["B"], row["H"], row["D"], row["T"]) for row in claims["rows"]}
     for row in peers["rows"]:
         for B, H, D, T in shapes:
-            if row["name"].endswith(f" {B}x{T} {H}/{H} {D}") and row["operator"] == "forward":
+            if row["name"].endswith(f" {B}x{T} {H}/{H} {D}") and row["operator"] in passes:
                 for name, peer in row.get("peers", {}).items():
                     if name in PEERS and "us" in peer:
-                        times[D, T]["forward"][name] = peer["us"] / 1e3
+                        times[D, T][passes[row["operator"]]][name] = peer["us"] / 1e3
 
 
 def name_of(contestant: str) -> str:

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/message.h"
+#include "distributed/process_group.h"
 
 C10_DECLARE_int(caffe2_log_level);
 
@@ -21,6 +22,7 @@ constexpr std::chrono::milliseconds kPoll{10};
 constexpr std::chrono::seconds kSigningTime{3};
 
 constexpr const char* kArrived = "arrived";
+constexpr const char* kPrepared = "prepared";
 constexpr const char* kTold = "told";
 constexpr const char* kSigned = "signed/";
 constexpr const char* kLeft = "left";
@@ -86,6 +88,19 @@ std::int64_t Roster::arrive(std::int64_t how_many) {
 }
 
 Roster::~Roster() = default;
+
+void Roster::wait_for_all() {
+  const auto deadline = steady_clock::now() + kMeetingTime;
+  try {
+    for (std::int64_t how_many = 1; store_->add(kPrepared, how_many) < size(); how_many = 0) {
+      if (store_->add(kTold, 0) > 0 || steady_clock::now() > deadline) break;
+      std::this_thread::sleep_for(kPoll);
+    }
+    if (store_->add(kPrepared, 0) == size()) return;
+  } catch (const std::exception&) {  // the store is gone, and with it the process that served it
+  }
+  throw LostProcess("[distributed] a process failed before the work began");
+}
 
 bool Roster::tells_failure() {
   try {

@@ -34,6 +34,10 @@ class Roster {
   /// Keys and values that all processes see.
   const c10::intrusive_ptr<c10d::Store>& store() const { return store_; }
 
+  /// Waits until all processes have called it: between what each prepares for itself and what they do together. Throws
+  /// LostProcess when one has failed, or does not come in the time of the meeting.
+  void wait_for_all();
+
   /// To be called when this process ends with an error of its own. Whether it is the one to tell it.
   bool tells_failure();
 

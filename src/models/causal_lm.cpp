@@ -91,15 +91,19 @@ class CausalLM::Backbone : public torch::nn::Module {
 
   at::Tensor forward(const at::Tensor& input_ids, const nn::TokenSpan& span, ModelState* state,
                      const PassOptions& pass) {
-    at::Tensor x = embeddings_->forward(input_ids);  // [B, T, D]
+    nn::Residual x{.stream = embeddings_->forward(input_ids), .branch = {}};  // [B, T, D]
     for (size_t layer = 0; layer < layers_.size(); ++layer) {
       LayerState* layer_state = state == nullptr ? nullptr : &state->layers[layer];
-      const auto block = [=, block = layers_[layer], dtype = pass.compute_dtype](const at::Tensor& input) {
+      const auto block = [=, block = layers_[layer], dtype = pass.compute_dtype](const nn::Residual& input) {
         return block->forward(input, span, layer_state, dtype);
       };
-      x = pass.recompute_blocks ? nn::recompute_in_backward(block, x) : block(x);
+      const auto to_sum = [block](const at::Tensor& stream) { return block({stream, {}}).sum(); };
+      x = pass.recompute_blocks ? nn::Residual{nn::recompute_in_backward(to_sum, x.sum()), {}} : block(x);
     }
-    const at::Tensor normed = layer_norm_ ? layer_norm_->forward(x) : norm_->forward(x);
+    if (!layer_norm_) {
+      return norm_->forward(x.stream, x.branch, pass.compute_dtype.value_or(x.stream.scalar_type())).normed;
+    }
+    const at::Tensor normed = layer_norm_->forward(x.sum());
     return pass.compute_dtype ? normed.to(*pass.compute_dtype) : normed;
   }
 

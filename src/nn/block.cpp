@@ -11,14 +11,14 @@ Block::Block(std::shared_ptr<Mixer> mixer, int64_t hidden_size, int64_t intermed
   mlp_ = register_module("mlp", std::make_shared<SwiGLU>(hidden_size, intermediate_size, options));
 }
 
-at::Tensor Block::forward(const at::Tensor& x, const TokenSpan& span, LayerState* state,
-                          std::optional<at::ScalarType> compute_dtype) {
-  const at::ScalarType dtype = compute_dtype.value_or(x.scalar_type());
-  const NormedStream before = attn_norm_->forward(x, /*branch=*/{}, dtype);
+Residual Block::forward(const Residual& x, const TokenSpan& span, LayerState* state,
+                        std::optional<at::ScalarType> compute_dtype) {
+  const at::ScalarType dtype = compute_dtype.value_or(x.stream.scalar_type());
+  const NormedStream before = attn_norm_->forward(x.stream, x.branch, dtype);
   const at::Tensor mixed = attn_->forward(before.normed, span, state);
-  if (!mlp_) return before.stream + mixed;
+  if (!mlp_) return {before.stream, mixed};
   const NormedStream between = mlp_norm_->forward(before.stream, mixed, dtype);
-  return between.stream + mlp_->forward(between.normed);
+  return {between.stream, mlp_->forward(between.normed)};
 }
 
 }  // namespace comba::nn

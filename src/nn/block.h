@@ -10,13 +10,21 @@
 
 namespace comba::nn {
 
+/// The residual stream between two layers, and what the last branch adds to it: the next norm does that on its way.
+struct Residual {
+  at::Tensor stream;  ///< [B, T, D]
+  at::Tensor branch;  ///< [B, T, D]  undefined where there is none, as behind the embedding
+
+  at::Tensor sum() const { return branch.defined() ? stream + branch : stream; }
+};
+
 /// One layer of a model.
 class Layer : public torch::nn::Module {
  public:
-  /// x [B, T, D] -> [B, T, D]; `state` as in Mixer. The dtype of x is that of the residual stream; mixer and MLP
-  /// compute in `compute_dtype`, when it is given.
-  virtual at::Tensor forward(const at::Tensor& x, const TokenSpan& span, LayerState* state,
-                             std::optional<at::ScalarType> compute_dtype) = 0;
+  /// `state` as in Mixer. The dtype of x.stream is that of the residual stream; mixer and MLP compute, and give their
+  /// branches, in `compute_dtype`, when it is given.
+  virtual Residual forward(const Residual& x, const TokenSpan& span, LayerState* state,
+                           std::optional<at::ScalarType> compute_dtype) = 0;
 
   virtual LayerState initial_state(int64_t batch) const = 0;
 
@@ -39,8 +47,8 @@ class Block : public Layer {
   Block(std::shared_ptr<Mixer> mixer, int64_t hidden_size, int64_t intermediate_size, double norm_eps,
         const at::TensorOptions& options, const BlockNames& names = {});
 
-  at::Tensor forward(const at::Tensor& x, const TokenSpan& span, LayerState* state,
-                     std::optional<at::ScalarType> compute_dtype = {}) override;
+  Residual forward(const Residual& x, const TokenSpan& span, LayerState* state,
+                   std::optional<at::ScalarType> compute_dtype = {}) override;
 
   LayerState initial_state(int64_t batch) const override { return attn_->initial_state(batch); }
   bool knows_positions() const override { return attn_->knows_positions(); }

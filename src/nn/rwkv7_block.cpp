@@ -27,9 +27,10 @@ RWKV7Block::RWKV7Block(const RWKV7BlockOptions& options, const at::TensorOptions
   ffn_ = register_module("ffn", std::make_shared<RWKV7FeedForward>(size, options.intermediate_size, tensor_options));
 }
 
-at::Tensor RWKV7Block::forward(const at::Tensor& x, const TokenSpan& span, LayerState* state,
-                               std::optional<at::ScalarType> compute_dtype) {
+Residual RWKV7Block::forward(const Residual& input, const TokenSpan& span, LayerState* state,
+                             std::optional<at::ScalarType> compute_dtype) {
   const auto narrow = [&](const at::Tensor& wide) { return compute_dtype ? wide.to(*compute_dtype) : wide; };
+  const at::Tensor x = input.sum();
   const int64_t size = options_.mixer.hidden_size;
   const bool is_first = pre_norm_ != nullptr;
   const at::Tensor residual = is_first ? pre_norm_->forward(x) : x.narrow(-1, 0, size);
@@ -39,8 +40,8 @@ at::Tensor RWKV7Block::forward(const at::Tensor& x, const TokenSpan& span, Layer
   const at::Tensor middle = residual + mixed.y;
   at::Tensor* last = state == nullptr ? nullptr : &state->tensors.back();
   const at::Tensor y = middle + ffn_->forward(narrow(ffn_norm_->forward(middle)), span, last);
-  if (options_.is_last) return y;
-  return at::cat({y, (is_first ? mixed.v : first_v).to(y.scalar_type())}, -1);
+  if (options_.is_last) return {.stream = y, .branch = {}};
+  return {.stream = at::cat({y, (is_first ? mixed.v : first_v).to(y.scalar_type())}, -1), .branch = {}};
 }
 
 LayerState RWKV7Block::initial_state(int64_t batch) const {

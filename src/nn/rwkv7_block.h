@@ -39,8 +39,8 @@ class RWKV7Block : public Layer {
   RWKV7Block(const RWKV7BlockOptions& options, const at::TensorOptions& tensor_options);
 
   /// x [B, T, D] in the first layer and [B, T, 2 D] in the others -> [B, T, 2 D], of the last layer [B, T, D]
-  at::Tensor forward(const at::Tensor& x, const TokenSpan& span, LayerState* state,
-                     std::optional<at::ScalarType> compute_dtype) override;
+  Residual forward(const Residual& input, const TokenSpan& span, LayerState* state,
+                   std::optional<at::ScalarType> compute_dtype) override;
 
   LayerState initial_state(int64_t batch) const override;
   bool knows_positions() const override { return false; }

@@ -45,8 +45,8 @@ def test_differences_are_taken_seed_by_seed():
 def test_the_table_says_it(tmp_path):
     text = plot_ablation.table(RESULTS)
     lines = text.splitlines()
-    assert lines[2].startswith("| `comba` | the base | 23.00 | 3 | 3.2000 ± 0.2000 | 1.6000 |  |  |") and "30.4" in lines[2]
-    assert "use_output_gate = false" in lines[3] and "+0.1067 ± 0.0143" in lines[3] and "| worse |" in lines[3]
+    assert lines[2].startswith("| `comba` | the base | 23.00 | 3 | 3.2000 ± 0.2000 | 1.6000 |  |") and "30.4" in lines[2]
+    assert "use_output_gate = false" in lines[3] and "| +0.1067 ± 0.0143, **worse** |" in lines[3]
     assert "gated_deltanet" in lines[5] and "diverged" in lines[5]
     assert "NVIDIA H200" in lines[-1] and "commit 0123456789" in lines[-1] and "1.0 MB" in lines[-1]
     counts = {line.count("|") for line in lines[:6]}

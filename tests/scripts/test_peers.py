@@ -24,6 +24,7 @@ from gpu.recurrence import recurrence, rms_ratio  # noqa: E402
 
 TINY = (Case(2, 70, 2, 2, 64, 64), Case(1, 70, 2, 4, 32, 64), Case(1, 90, 2, 2, 32, 32, sequences=4))
 TINY_ROWS = [Row("forward", rule, case) for case in TINY for rule in ("comba", "gated_delta")]
+TINY_ROWS += [Row("forward_backward", rule, dataclasses.replace(TINY[1], trains=True)) for rule in ("comba", "gated_delta")]
 TINY_ROWS += [Row("decode_step", "comba", DecodeCase(2, T, "f32", 2, 4, 32, 64)) for T in (1, 4)]
 CEILINGS = {"copy_bytes_per_second": 4e12, "gemm_flop_per_second": 8e14}
 
@@ -41,7 +42,10 @@ def on_the_cpu(monkeypatch, build_dir):
     monkeypatch.setattr(timing, "num_buffers", lambda footprint: 2)
 
     def time_calls(calls, repetitions):
-        assert len(calls) == 2 and all(torch.isfinite(call()).all() for call in calls)
+        results = [call() for call in calls]
+        assert len(calls) == 2
+        for result in results:
+            assert all(torch.isfinite(tensor).all() for tensor in (result if isinstance(result, list) else [result]))
         return timing.Timing("graph", [(10 + i) * 1e-6 for i in range(repetitions)])
 
     monkeypatch.setattr(timing, "time_calls", time_calls)
@@ -75,6 +79,7 @@ def test_what_is_missing_is_said_in_one_line(build_dir):
 def test_our_operator_agrees_with_the_recurrence(row, on_the_cpu):
     errors = race.our_errors(row)
     assert race.passes(errors) and 0 < errors["o"] and ("state" in errors) == (row.operator == "decode_step")
+    assert ("dbeta_logit" in errors) == (row.operator == "forward_backward")
 
 
 @pytest.mark.parametrize("row", TINY_ROWS, ids=lambda row: row.name)
@@ -104,6 +109,9 @@ def test_bytes_flop_and_floor():
     assert case.flop == 163840 * 8192 * 16 and case.bytes == 1024 * 8192 * 16
     assert case.floor_seconds(1e20, 1e20) == pytest.approx(128 * 0.35e-6)
     assert case.floor_seconds(1.0, 1e20) == case.bytes and case.floor_seconds(1e20, 1.0) == case.flop
+    trains = dataclasses.replace(case, trains=True)
+    assert trains.flop == (20 * 128 * 128 + 14 * 64 * 256) * 8192 * 16 and trains.bytes == 11 * 256 * 8192 * 16
+    assert trains.chain_seconds == 2 * case.chain_seconds
     packed = next(case for case in CASES if case.sequences == 24)
     assert sum(packed.lengths) == 32768 and len(set(packed.lengths)) > 12
     assert packed.chain_seconds == pytest.approx(-(-max(packed.lengths) // 64) * 0.35e-6)
@@ -128,9 +136,10 @@ def test_missing_peers_are_named_and_take_no_part():
 def test_peers_say_which_rows_are_theirs():
     takes = {peer.name: [row.name for row in ROWS if not peer.refusal(row)] for peer in contestants.PEERS}
     assert tuple(takes) == peers.PEER_NAMES
-    assert all(re.match("forward comba|decode_step comba .*f32", name) for name in takes["fla_comba"])
-    assert len(takes["fla_gdn"]) == len(CASES) and all("gated_delta" in name for name in takes["fla_gdn"])
-    assert takes["flash_qla"] == takes["flashinfer"] and not any("256" in name.split()[-1] for name in takes["flashinfer"])
+    assert all(re.match("forward(_backward)? comba|decode_step comba .*f32", name) for name in takes["fla_comba"])
+    assert len(takes["fla_gdn"]) == 2 * len(CASES) and all("gated_delta" in name for name in takes["fla_gdn"])
+    assert takes["flashinfer"] == [name for name in takes["flash_qla"] if not name.startswith("forward_backward")]
+    assert not any("256" in name.split()[-1] for name in takes["flashinfer"])
     assert not any("sequences" in name or "decode" in name for name in takes["sdpa"])
 
 
@@ -139,8 +148,7 @@ def results(on_the_cpu, monkeypatch, tmp_path):
     """What a whole run writes, with one peer that is right, one that is attention, one that fails and one missing."""
 
     def like_ours(row, x, state=None):
-        o, _ = contestants.expected_of_peers(row, x, state)
-        return lambda: o.bfloat16()
+        return lambda: contestants.expected_of_peers(row, x, state)[0].bfloat16()
 
     def failing(row, x, state=None):
         raise ValueError("not on this machine")

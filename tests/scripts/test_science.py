@@ -18,7 +18,7 @@ def test_the_page_is_the_one_its_results_make():
     science = science_script()
     page = science.PAGE.read_text()
     assert science.TABLE.search(page) and science.page_of_the_results(page) == page
-    assert science.page_of_the_results(page.replace("| `comba` |", "| `cmoba` |")) == page
+    assert science.page_of_the_results(page.replace("| the base |", "| what |")) == page
 
 
 def test_results_tell_configuration_seed_device_and_commit():
