@@ -14,7 +14,7 @@ struct DecodeBench {
   std::vector<std::int64_t> batch_sizes = {1, 128};
   std::string state_dtype = "f32";
   std::int64_t prompt_tokens = 0;  ///< 0: no prompt is read
-  std::int64_t chunk_length = 4096;
+  std::int64_t chunk_length = 8192;
   double temperature = 1;
   int steps = 32;  ///< of each sample
 };

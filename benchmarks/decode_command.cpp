@@ -53,7 +53,7 @@ void register_decode(CLI::App& program) {
   command->add_option("--prompt-tokens", bench.prompt_tokens, "Also time the reading of a prompt of so many tokens")
       ->check(positive)
       ->type_name("N");
-  command->add_option("--chunk", bench.chunk_length, "Tokens of the prompt read at once (default 4096)")
+  command->add_option("--chunk", bench.chunk_length, "Tokens of the prompt read at once (default 8192)")
       ->check(positive)
       ->type_name("N");
   command->add_option("--temperature", bench.temperature, "Of the draws; 0: always the likeliest (default 1)")

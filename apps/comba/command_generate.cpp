@@ -66,7 +66,7 @@ void prepare(models::CausalLM& model, GenerateFlags& flags) {
   const bool on_gpu = model.device().is_cuda();
   const std::string dtype = flags.dtype.value_or(on_gpu ? "bf16" : "f32");
   if (dtype == "bf16") model.to(at::kBFloat16);
-  flags.options.chunk_length = flags.chunk_length.value_or(on_gpu ? 4096 : 1024);
+  flags.options.chunk_length = flags.chunk_length.value_or(on_gpu ? 8192 : 1024);
 }
 
 /// The texts to be continued, in order.
@@ -185,7 +185,7 @@ void register_generate(CLI::App& program) {
   command->add_option("--batch", options.batch_size, "Texts continued side by side, at most (default 8)")
       ->check(CLI::PositiveNumber.description(""))
       ->type_name("N");
-  command->add_option("--chunk", flags->chunk_length, "Tokens of a prompt read at once (default 1024, on a GPU 4096)")
+  command->add_option("--chunk", flags->chunk_length, "Tokens of a prompt read at once (default 1024, on a GPU 8192)")
       ->check(CLI::PositiveNumber.description(""))
       ->type_name("N");
   command->add_option("--dtype", flags->dtype, "Of the weights: f32 or bf16 (default f32, on a GPU bf16)")

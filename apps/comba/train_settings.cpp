@@ -77,8 +77,8 @@ TrainSettings read_train_settings(RunConfig& config) {
   training::validate(settings.train);
   require(settings.threads >= 0, ErrorCode::invalid_argument, "[train] threads must be at least 0; got ",
           settings.threads);
-  require(settings.zero_stage == 1 || settings.zero_stage == 2, ErrorCode::invalid_argument,
-          "[train] zero_stage must be 1 or 2; got ", settings.zero_stage);
+  require(settings.zero_stage >= 0 && settings.zero_stage <= 2, ErrorCode::invalid_argument,
+          "[train] zero_stage must be 0, 1 or 2; got ", settings.zero_stage);
   return settings;
 }
 

@@ -76,13 +76,13 @@ def _patch(modules: list) -> Patch:
     return patch
 
 
-def _can_run(x: torch.Tensor, devices: tuple[str, ...]) -> bool:
+def _can_run(x: torch.Tensor) -> bool:
     right_dtype = x.dtype in (torch.float32, torch.bfloat16, torch.float16)
-    return x.device.type in devices and right_dtype and not is_exporting()
+    return x.device.type in ("cpu", "cuda") and right_dtype and not is_exporting()
 
 
 def _can_run_rule(query: torch.Tensor, value: torch.Tensor) -> bool:
-    return _can_run(query, ("cpu", "cuda")) and max(query.shape[-1], value.shape[-1]) <= 256
+    return _can_run(query) and max(query.shape[-1], value.shape[-1]) <= 256
 
 
 def _chunk_rule(original):
@@ -116,8 +116,7 @@ def _convolution(original):
     def causal_conv1d_fn(hidden_states, weight, bias=None, activation=None, **kwargs):  # [B, C, T], [C, W]
         borders = _borders(kwargs, hidden_states.shape[-1])
         ours = bias is None and activation in ("silu", "swish")
-        # On a GPU ours has but the merit of keeping packed sequences apart.
-        if not ours or not _can_run(hidden_states, ("cpu",) if borders is None else ("cpu", "cuda")):
+        if not ours or not _can_run(hidden_states):
             return original(hidden_states, weight, bias, activation=activation, **kwargs)
         y = torch.ops.comba.short_convolution(hidden_states.transpose(1, 2), weight.unsqueeze(1), None, borders)
         return y.transpose(1, 2)
@@ -142,7 +141,7 @@ def _convolution_update(original):
     def causal_conv1d_update(hidden_states, conv_state, weight, bias=None, activation=None):  # [B, C, T], [B, C, S]
         tokens, state_tokens, history = hidden_states.shape[-1], conv_state.shape[-1], weight.shape[-1] - 1
         ours = bias is None and activation in ("silu", "swish") and state_tokens >= history
-        if not ours or not _can_run(hidden_states, ("cpu",)):
+        if not ours or not _can_run(hidden_states):
             return original(hidden_states, conv_state, weight, bias, activation)
         tail = conv_state[..., state_tokens - history :].to(hidden_states.dtype).transpose(1, 2)
         y = torch.ops.comba.short_convolution(hidden_states.transpose(1, 2), weight.unsqueeze(1), tail)
@@ -155,7 +154,7 @@ def _convolution_update(original):
 def _gated_norm(original):
     @functools.wraps(original)
     def forward(self, hidden_states, gate):
-        if self.activation != "silu" or not _can_run(hidden_states, ("cpu",)):
+        if self.activation != "silu" or not _can_run(hidden_states):
             return original(self, hidden_states, gate)
         return torch.ops.comba.rms_norm(hidden_states, self.weight, gate, eps=self.variance_epsilon)
 

@@ -17,23 +17,29 @@ void finish(const char* operation, Start&& start) {
 
 class PendingWork : public Pending {
  public:
-  PendingWork(c10::intrusive_ptr<c10d::Work> work, at::Tensor part, at::Tensor whole)
-      : work_(std::move(work)), part_(std::move(part)), whole_(std::move(whole)) {}
+  PendingWork(const char* operation, c10::intrusive_ptr<c10d::Work> work, std::vector<at::Tensor> tensors)
+      : operation_(operation), work_(std::move(work)), tensors_(std::move(tensors)) {}
 
   void wait() override {
-    told_plainly("reduce-scatter", [&] { work_->wait(); });
+    told_plainly(operation_, [&] { work_->wait(); });
   }
 
  private:
+  const char* operation_;
   c10::intrusive_ptr<c10d::Work> work_;
-  at::Tensor part_, whole_;  // live as long as they are read and written
+  std::vector<at::Tensor> tensors_;  // live as long as they are read and written
 };
 
-void all_reduce(c10d::Backend& backend, at::Tensor& tensor, c10d::ReduceOp::RedOpType operation) {
+c10::intrusive_ptr<c10d::Work> start_all_reduce(c10d::Backend& backend, const at::Tensor& tensor,
+                                                c10d::ReduceOp::RedOpType operation) {
   std::vector<at::Tensor> tensors = {tensor};
   c10d::AllreduceOptions options;
   options.reduceOp = operation;
-  finish("all-reduce", [&] { return backend.allreduce(tensors, options); });
+  return backend.allreduce(tensors, options);
+}
+
+void all_reduce(c10d::Backend& backend, at::Tensor& tensor, c10d::ReduceOp::RedOpType operation) {
+  finish("all-reduce", [&] { return start_all_reduce(backend, tensor, operation); });
 }
 
 }  // namespace
@@ -48,13 +54,19 @@ std::string first_line(const c10::Error& error) {
 void C10dGroup::all_reduce_sum(at::Tensor& tensor) { all_reduce(*backend_, tensor, c10d::ReduceOp::SUM); }
 void C10dGroup::all_reduce_max(at::Tensor& tensor) { all_reduce(*backend_, tensor, c10d::ReduceOp::MAX); }
 
+std::unique_ptr<Pending> C10dGroup::start_all_reduce_sum(at::Tensor tensor) {
+  auto work = told_plainly("all-reduce", [&] { return start_all_reduce(*backend_, tensor, c10d::ReduceOp::SUM); });
+  return std::make_unique<PendingWork>("all-reduce", std::move(work), std::vector{std::move(tensor)});
+}
+
 void C10dGroup::reduce_scatter_sum(at::Tensor& part, at::Tensor& whole) {
   finish("reduce-scatter", [&] { return backend_->_reduce_scatter_base(part, whole); });
 }
 
 std::unique_ptr<Pending> C10dGroup::start_reduce_scatter_sum(at::Tensor part, at::Tensor whole) {
   auto work = told_plainly("reduce-scatter", [&] { return backend_->_reduce_scatter_base(part, whole); });
-  return std::make_unique<PendingWork>(std::move(work), std::move(part), std::move(whole));
+  return std::make_unique<PendingWork>("reduce-scatter", std::move(work),
+                                       std::vector{std::move(part), std::move(whole)});
 }
 
 void C10dGroup::all_gather(at::Tensor& whole, at::Tensor& part) {

@@ -37,6 +37,7 @@ class C10dGroup : public ProcessGroup {
   int size() const override { return backend_->getSize(); }
   void all_reduce_sum(at::Tensor& tensor) override;
   void all_reduce_max(at::Tensor& tensor) override;
+  std::unique_ptr<Pending> start_all_reduce_sum(at::Tensor tensor) override;
   void reduce_scatter_sum(at::Tensor& part, at::Tensor& whole) override;
   std::unique_ptr<Pending> start_reduce_scatter_sum(at::Tensor part, at::Tensor whole) override;
   void all_gather(at::Tensor& whole, at::Tensor& part) override;

@@ -19,6 +19,9 @@ class GpuGroup : public ProcessGroup {
   int size() const override { return on_host_->size(); }
   void all_reduce_sum(at::Tensor& tensor) override { group_of(tensor).all_reduce_sum(tensor); }
   void all_reduce_max(at::Tensor& tensor) override { group_of(tensor).all_reduce_max(tensor); }
+  std::unique_ptr<Pending> start_all_reduce_sum(at::Tensor tensor) override {
+    return group_of(tensor).start_all_reduce_sum(tensor);
+  }
   void reduce_scatter_sum(at::Tensor& part, at::Tensor& whole) override {
     group_of(part).reduce_scatter_sum(part, whole);
   }

@@ -41,6 +41,8 @@ class ProcessGroup {
   virtual void all_reduce_sum(at::Tensor& tensor) = 0;
   /// tensor <- largest over the processes.
   virtual void all_reduce_max(at::Tensor& tensor) = 0;
+  /// The same as all_reduce_sum, which goes on behind the caller's back until wait(): nobody may touch the tensor.
+  virtual std::unique_ptr<Pending> start_all_reduce_sum(at::Tensor tensor) = 0;
   /// part [n] <- this process's n elements of the sum of `whole` [size * n] over the processes.
   virtual void reduce_scatter_sum(at::Tensor& part, at::Tensor& whole) = 0;
   /// The same, which goes on behind the caller's back until wait(): nobody may touch the tensors in between.

@@ -30,7 +30,8 @@ FlatParameters::FlatParameters(std::vector<NamedParameter> parameters, distribut
                                const FlatOptions& flat)
     : parameters_(in_flat_order(std::move(parameters))),
       group_(group),
-      layout_(sizes_of(parameters_), group.size(), group.size() == 1 ? 0 : flat.bucket_size) {
+      layout_(sizes_of(parameters_), flat.zero_stage == 0 ? 1 : group.size(),
+              group.size() == 1 ? 0 : flat.bucket_size) {
   const at::NoGradGuard no_grad;
   const at::TensorOptions options = parameters_.front().tensor.options().requires_grad(false).dtype(at::kFloat);
   values_ = at::zeros({layout_.size()}, options);
@@ -58,7 +59,7 @@ void FlatParameters::make_reducer(int zero_stage) {
     tensors.push_back(parameter.tensor);
     is_early.push_back(parameter.is_linear);
   }
-  const at::Tensor whole = zero_stage == 1 ? at::zeros_like(values_) : at::Tensor();
+  const at::Tensor whole = zero_stage == 0 ? own_gradients_ : zero_stage == 1 ? at::zeros_like(values_) : at::Tensor();
   reducer_ = std::make_unique<GradientReducer>(std::move(tensors), is_early, layout_, group_, whole, own_gradients_);
 }
 
@@ -70,7 +71,7 @@ at::Tensor FlatParameters::part_of(const at::Tensor& buffer, std::size_t paramet
 
 /// Slices that follow each other in the values and in the shard, and are decayed alike, are one piece.
 void FlatParameters::find_own() {
-  slices_ = layout_.slices(group_.rank());
+  slices_ = layout_.slices(layout_.num_shards() == 1 ? 0 : group_.rank());
   std::int64_t value_end = -1;
   std::vector<std::pair<std::int64_t, std::int64_t>> places;  // in the shard: begin and end
   std::vector<std::int64_t> begins;                           // in the values
@@ -136,7 +137,8 @@ void FlatParameters::collect_gradients() {
 at::Tensor FlatParameters::square_of_gradients() const {
   const at::NoGradGuard no_grad;
   if (own_gradient_views_.empty()) return at::zeros({}, values_.options().dtype(at::kDouble));
-  return at::stack(at::_foreach_norm(own_gradient_views_)).to(at::kDouble).square().sum();
+  const at::Tensor sum = at::stack(at::_foreach_norm(own_gradient_views_)).to(at::kDouble).square().sum();
+  return layout_.num_shards() == group_.size() ? sum : sum / group_.size();
 }
 
 std::string FlatParameters::non_finite_gradient() {
@@ -159,7 +161,7 @@ void FlatParameters::broadcast_values() {
 
 void FlatParameters::gather_values() {
   const at::NoGradGuard no_grad;
-  for (std::int64_t bucket = 0; group_.size() > 1 && bucket < layout_.num_buckets(); ++bucket) {
+  for (std::int64_t bucket = 0; layout_.num_shards() > 1 && bucket < layout_.num_buckets(); ++bucket) {
     at::Tensor whole = values_.narrow(0, bucket * layout_.bucket_size(), layout_.bucket_size());
     at::Tensor own = whole.narrow(0, group_.rank() * layout_.piece_size(), layout_.piece_size()).clone();
     group_.all_gather(whole, own);
@@ -170,13 +172,15 @@ void FlatParameters::gather_values() {
 models::NamedTensors FlatParameters::gather(const std::string& prefix, const at::Tensor& own_elements) {
   const at::NoGradGuard no_grad;
   at::Tensor whole = own_elements;
-  if (group_.size() > 1) {
+  if (layout_.num_shards() == 1) {
+    if (!group_.leads()) return {};
+  } else {
     at::Tensor shard = at::zeros({layout_.shard_size()}, own_elements.options());
     shard.narrow(0, 0, own_elements.numel()).copy_(own_elements);
     if (group_.leads()) whole = at::empty({layout_.size()}, own_elements.options());
     group_.gather(whole, shard);
     if (!group_.leads()) return {};
-    whole = whole.view({group_.size(), layout_.num_buckets(), -1}).transpose(0, 1).reshape({-1});
+    whole = whole.view({layout_.num_shards(), layout_.num_buckets(), -1}).transpose(0, 1).reshape({-1});
   }
   models::NamedTensors named;
   for (std::size_t i = 0; i < parameters_.size(); ++i) named[prefix + parameters_[i].name] = part_of(whole, i);

@@ -30,7 +30,7 @@ struct NamedParameter {
 struct FlatOptions {
   std::optional<at::ScalarType> linear_dtype = {};   ///< of the copies of linear maps; none: no copies
   std::int64_t bucket_size = std::int64_t{1} << 24;  ///< elements that processes exchange at once
-  int zero_stage = 1;                                ///< 1 or 2; makes no difference in a process alone
+  int zero_stage = 1;                                ///< 0, 1 or 2; makes no difference in a process alone
 };
 
 /// The fp32 parameters of a model as training holds them: one after the other in one buffer, their gradients in another
@@ -39,7 +39,8 @@ struct FlatOptions {
 /// does so here.
 ///
 /// Every process of a group has all values and updates a share of them (ZeRO stage 1, Rajbhandari et al. 2020); in
-/// stage 2 it also keeps no more than its share of the gradients. See GradientReducer. A step:
+/// stage 2 it also keeps no more than its share of the gradients, and in stage 0 each updates everything. See
+/// GradientReducer. A step:
 ///
 ///     begin_pass(), CopiesInUse { forward, backward, end_pass() }  for each micro-batch
 ///     ->  update of own()  ->  gather_values()
@@ -51,7 +52,7 @@ class FlatParameters {
   FlatParameters(std::vector<NamedParameter> parameters, distributed::ProcessGroup& group,
                  const FlatOptions& options = {});
 
-  /// What this process updates, in few pieces. Together the processes own each element once.
+  /// What this process updates, in few pieces. Together the processes own each element once; in stage 0 each owns all.
   const std::vector<FlatPiece>& own() const { return own_; }
 
   /// While it lives, the linear maps that the model reads are the rounded copies, and their gradients are as wide.
@@ -75,7 +76,7 @@ class FlatParameters {
   /// of own() be the sums over passes and processes. A parameter without gradient has one of zero.
   void end_pass();
 
-  /// Sum of the squares of the gradients of own().  [] f64
+  /// Sum of the squares of the gradients of own(), such that the sum over processes is that of all gradients.  [] f64
   at::Tensor square_of_gradients() const;
 
   /// The first parameter whose gradient has elements that are not finite; empty when there is none. After the last pass

@@ -132,6 +132,11 @@ void GradientReducer::start_complete_buckets() {
     const std::int64_t index = order_[num_started_];
     Bucket& bucket = buckets_[index];
     const at::Tensor own = own_.narrow(0, index * layout_.piece_size(), layout_.piece_size());
+    if (layout_.num_shards() == 1) {
+      bucket.sum = source_of(index);
+      bucket.pending = group_.start_all_reduce_sum(bucket.sum);
+      continue;
+    }
     bucket.sum = first_ || whole_.defined() ? own : at::empty_like(own);
     bucket.pending = group_.start_reduce_scatter_sum(bucket.sum, source_of(index));
     if (!whole_.defined()) bucket.source = at::Tensor();  // the call keeps it as long as it is read

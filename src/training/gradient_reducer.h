@@ -16,10 +16,11 @@ namespace comba::training {
 /// in one order everywhere: first those of linear maps alone, from the last layer down, then the others.
 ///
 /// With a buffer for the whole gradient (ZeRO stage 1) the passes of a step are added up in it, and the last pass is
-/// reduced; without (stage 2) each pass is, bucket by bucket, and only this process's share is ever kept.
+/// reduced; without (stage 2) each pass is, bucket by bucket, and only this process's share is ever kept. Where the
+/// layout has one shard (stage 0) the buckets are all-reduced in the buffer.
 class GradientReducer {
  public:
-  /// `own` [shard size] receives the sums. `whole` [layout size]: undefined for stage 2. is_early: by parameter,
+  /// `own` [shard size] receives the sums. `whole` [layout size]: undefined for stage 2, `own` for stage 0. is_early: by parameter,
   /// whether its gradient comes in the reverse order of the parameters. `group` must outlive this object.
   GradientReducer(std::vector<at::Tensor> parameters, const std::vector<bool>& is_early, const ShardLayout& layout,
                   distributed::ProcessGroup& group, at::Tensor whole, at::Tensor own);

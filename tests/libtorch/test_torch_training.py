@@ -10,10 +10,8 @@ from torch_operators import load
 setUpModule = load
 
 VOCAB, HIDDEN, HEADS, HEAD_DIM, LAYERS = 64, 64, 12, 64, 2  # many heads: the sums of one head may cancel to anything
-AT_MOST = 0.01  # RMS of the difference over RMS of the gradient
-# In bf16, of one number a head: a sum over all tokens of terms that cancel while the roundings of each stay.
-AT_MOST_OF_CANCELLED = 0.03
-CANCELLED = ("b", "d", "A_log", "dt_bias")
+# RMS of the difference over RMS of the gradient. In bf16 each rounds once more in every layer, and not at the same places.
+AT_MOST = {torch.float32: 0.01, torch.bfloat16: 0.03}
 
 
 def new_weights() -> dict:
@@ -79,9 +77,7 @@ class OnGpu(unittest.TestCase):
             for name, gradient in expected.items():
                 difference = (actual[name].cpu() - gradient).square().mean().sqrt()
                 size = gradient.square().mean().sqrt()
-                is_cancelled = dtype == torch.bfloat16 and name.split(".")[-1] in CANCELLED
-                at_most = AT_MOST_OF_CANCELLED if is_cancelled else AT_MOST
-                self.assertLessEqual((difference / size).item(), at_most, f"d{name} of step {step}, {dtype}")
+                self.assertLessEqual((difference / size).item(), AT_MOST[dtype], f"d{name} of step {step}, {dtype}")
                 w[name].grad = gradient
             optimizer.step()
             losses.append(loss)

@@ -133,13 +133,16 @@ TEST_P(ShardedTraining, SharedGradientsAreTheSameBitsWhereAStepIsOnePass) {
   }
 }
 
-TEST_P(ShardedTraining, SharedGradientsAddUpOverPasses) {
+TEST_P(ShardedTraining, SharedAndWholeGradientsAddUpOverPasses) {
   TrainConfig config = tiny_config();
   config.micro_batch_size = 1;
-  const Result expected = alone(config, 1), measured = together(config, 1, nullptr, /*zero_stage=*/2);
-  EXPECT_NEAR(measured.norms[0], expected.norms[0], 1e-5 * expected.norms[0]);
-  expect_close(measured.weights, expected.weights, kFirstStepTolerance);
-  expect_close(measured.optimizer, expected.optimizer, kFirstStepTolerance);
+  const Result expected = alone(config, 1);
+  for (const int zero_stage : {0, 2}) {
+    const Result measured = together(config, 1, nullptr, zero_stage);
+    EXPECT_NEAR(measured.norms[0], expected.norms[0], 1e-5 * expected.norms[0]);
+    expect_close(measured.weights, expected.weights, kFirstStepTolerance);
+    expect_close(measured.optimizer, expected.optimizer, kFirstStepTolerance);
+  }
 }
 
 TEST_P(ShardedTraining, ARunIsThatOfOneProcessAndRepeatsItsBits) {
@@ -179,8 +182,8 @@ TEST_P(ShardedTraining, EachProcessKeepsTheMomentsOfItsShareOnly) {
 /// Whole numbers have one sum, whatever the order of summing.
 TEST_P(ShardedTraining, EveryElementIsReducedUpdatedAndGatheredOnceInBucketsOfAnySize) {
   const std::vector<std::vector<std::int64_t>> shapes = {{3, 5}, {7}, {4, 4}, {1}, {2, 1, 3}, {6, 2}};
-  for (const auto& [bucket_size, zero_stage] :
-       std::vector<std::pair<std::int64_t, int>>{{0, 1}, {1, 1}, {5, 1}, {16, 1}, {1000, 1}, {0, 2}, {5, 2}, {16, 2}}) {
+  for (const auto& [bucket_size, zero_stage] : std::vector<std::pair<std::int64_t, int>>{
+           {0, 0}, {5, 0}, {16, 0}, {0, 1}, {1, 1}, {5, 1}, {16, 1}, {1000, 1}, {0, 2}, {5, 2}, {16, 2}}) {
     testing::run_group(size_, [&](distributed::ProcessGroup& group) {
       std::vector<NamedParameter> parameters;
       for (std::size_t i = 0; i < shapes.size(); ++i) {
