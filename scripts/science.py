@@ -10,7 +10,7 @@ A table stands in the page between two marks, the first of which names the modul
     <!-- end of table -->
 
 The module writes it with --table, and with --out the picture beside the file, docs/science/ablation-cpu.svg, when the
-page shows that.
+page shows that. Arguments that are files are of the tree.
 """
 
 import argparse
@@ -21,6 +21,7 @@ import sys
 import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT / "python"), str(ROOT / "scripts")]
 PAGE = ROOT / "docs/science.md"
 TABLE = re.compile(r"(<!-- table: (\S+) (\S+)((?: \S+)*) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 
@@ -28,6 +29,7 @@ TABLE = re.compile(r"(<!-- table: (\S+) (\S+)((?: \S+)*) -->\n).*?(<!-- end of t
 def table_of(module: str, results: str, arguments: list[str]) -> str:
     with tempfile.TemporaryDirectory() as folder:
         table = pathlib.Path(folder) / "table.md"
+        arguments = [str(ROOT / word) if (ROOT / word).exists() else word for word in arguments]
         if importlib.import_module(module).main([str(ROOT / results), *arguments, "--table", str(table)]) != 0:
             sys.exit(f"science.py: {module} could not make a table of {results}")
         return table.read_text(encoding="utf-8")
@@ -42,7 +44,7 @@ def page_of_the_results(page: str) -> str:
 
 def pictures(page: str) -> list[tuple[str, str, pathlib.Path]]:
     """Module, results and picture of each that the page shows."""
-    found = [(match[2], match[3], pathlib.Path(match[3]).with_suffix(".svg")) for match in TABLE.finditer(page)]
+    found = [(match[2], match[3], pathlib.Path(match[3]).with_suffix(".svg")) for match in TABLE.finditer(page) if match[2].startswith("comba.")]
     return [(module, results, ROOT / picture) for module, results, picture in found if f"(science/{picture.name})" in page]
 
 
@@ -50,7 +52,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing; fail when a table is not as its results make it")
     options = parser.parse_args()
-    sys.path.insert(0, str(ROOT / "python"))
     page = PAGE.read_text(encoding="utf-8")
     made = page_of_the_results(page)
     if options.check:
