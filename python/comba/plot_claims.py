@@ -98,18 +98,19 @@ def table(claims: dict, times: Times) -> str:
     text = "\n".join("| " + " | ".join(row) + " |" for row in rows)
     text += f"\n\n{context['device']}, {context['dtype']}; {context['program']}, commit {context['commit'][:10]}; the fastest of {context['repetitions']} repetitions."
     if wrong:
-        text += " ?: more than 1.4 times the time a token of the other lengths, so no ratio is taken."
+        text += " ?: more than 1.4 times the time a token of the other lengths, so no ratio is taken, and the picture leaves it out."
     return text + (f" Note: {context['note']}.\n" if "note" in context else "\n")
 
 
 def draw(times: Times, title: str, out: pathlib.Path) -> None:
     dims = list(dict.fromkeys(D for D, _ in times))
+    wrong = doubtful(times)
     with _plot_style.pyplot() as plt:
         figure, panels = plt.subplots(len(dims), len(PASSES), figsize=(4 * len(PASSES), 3.2 * len(dims)), layout="constrained", squeeze=False)
         for row, D in zip(panels, dims):
             for axes, name in zip(row, PASSES):
                 for index, who in enumerate((*NAMES, *PEERS)):
-                    points = [(T, found[name][who]) for (dim, T), found in times.items() if dim == D and who in found[name]]
+                    points = [(T, found[name][who]) for (dim, T), found in times.items() if dim == D and who in found[name] and (D, T, name, who) not in wrong]
                     if points:
                         axes.plot(*zip(*points), **_plot_style.style_of(index) | _plot_style.marker_of(index), label=name_of(who))
                 lengths = sorted({T for dim, T in times if dim == D})

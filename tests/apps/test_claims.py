@@ -33,6 +33,16 @@ def test_the_table_has_ratios_and_the_papers_numbers():
     assert "NVIDIA H200, bf16; comba 0.1.0, commit 0123456789" in lines[-1]
 
 
+def test_times_that_do_not_fit_are_marked():
+    lengths = (1024, 2048, 4096, 8192)
+    rows = [row(who, part, T, T * (2.0 if (who, part, T) == ("comba", "forward", 2048) else 1.0)) for T in lengths for part in ("forward", "backward")
+            for who in ("comba", "gated_delta")]
+    times = plot_claims.times_of(CLAIMS | {"rows": rows})
+    assert plot_claims.doubtful(times) == {(128, 2048, "forward", "comba"), (128, 2048, "both", "comba")}
+    text = plot_claims.table(CLAIMS | {"rows": rows}, times)
+    assert "| 8 x 2048 | forward | 4.096? | 2.048 |  |" in text and "| 8 x 4096 | forward | 4.096 | 4.096 | 1.00 |" in text and " ?: more than" in text
+
+
 def test_measures_and_draws_on_a_cpu(comba, tmp_path):
     shapes = ["--lengths", "64,130", "--head-dims", "16,32", "--batch-size", 1, "--width", 32, "--repetitions", 2, "--threads", 1]
     told = comba.succeed("bench", "claims", "--device", "cpu", *shapes, "--json", tmp_path / "claims.json")
