@@ -1,12 +1,13 @@
 # What one does with this tree, one word each. `make help` prints the list.
 # Variables: JOBS, COMBA_CUDA=ON|OFF, TEXT (demo, diagnostics), SEED THREADS (demo), PREFIX (install), COMBA_FIXTURES (test-fixtures),
-# FUZZ_SECONDS (fuzz), TOOLS (gpu-sanitize).
+# ABLATION_TEXT (ablate), FUZZ_SECONDS (fuzz), TOOLS (gpu-sanitize).
 
 SHELL := bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 JOBS ?= $(shell nproc)
 PREFIX ?= /usr/local
+ABLATION_TEXT ?= $(shell python3 -c 'import sysconfig; print(sysconfig.get_paths()["stdlib"])')
 FUZZ_SECONDS ?= 60
 TOOLS ?= memcheck racecheck initcheck synccheck
 build := build/release
@@ -18,7 +19,7 @@ ctest := .venv/bin/ctest --output-on-failure --no-tests=error --test-dir
 sources := git ls-files -- '*.h' '*.cpp' '*.cuh' '*.cu'
 
 .DEFAULT_GOAL := build
-.PHONY: help setup build demo mqar diagnostics test test-long test-fixtures require-fixtures format lint asan tsan gpu-test gpu-sanitize bench fuzz install clean
+.PHONY: help setup build demo mqar ablate diagnostics test test-long test-fixtures require-fixtures format lint asan tsan gpu-test gpu-sanitize bench fuzz install clean
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 16
@@ -55,6 +56,14 @@ diagnostics: setup ## make control loops fail on purpose in small models; writes
 	$(call configure,release)
 	@$(cmake) --build $(build) -j $(JOBS) --target comba_cli
 	@$(python) scripts/diagnostics.py $(if $(TEXT),--text '$(TEXT)')
+
+ablate: setup ## the paper's ablations, small enough for a CPU; goes on where it was stopped; ABLATION_TEXT=path
+	@mkdir -p build
+	$(call configure,release)
+	@$(cmake) --build $(build) -j $(JOBS) --target comba_cli
+	@[ -d build/ablation/data ] || $(build)/bin/comba data pack $(ABLATION_TEXT) --include '*.py' --exclude 'site-packages/*' --exclude 'dist-packages/*' --out build/ablation/data
+	@OMP_WAIT_POLICY=passive $(build)/bin/comba ablate --config configs/ablation-cpu.toml --data build/ablation/data --out build/ablation/results --parallel $(JOBS) --threads 1 $(if $(wildcard build/ablation/results/results.json),--resume)
+	@PYTHONPATH=python $(python) -m comba.plot_ablation build/ablation/results/results.json
 
 test: build ## build and run the tests (not the long ones)
 	@$(ctest) $(build) -j $(JOBS) -LE '^long$$'

@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "base/file.h"
+#include "base/number_checks.h"
 #include "decode_bench.h"
 
 namespace comba::benchmarks {
@@ -37,7 +38,6 @@ void run(const Flags& flags) {
 void register_decode(CLI::App& program) {
   auto flags = std::make_shared<Flags>();
   DecodeBench& bench = flags->bench;
-  const auto positive = CLI::PositiveNumber.description("");
   CLI::App* command = program.add_subcommand("decode", "generation by a model, token by token")->footer(kDetails);
   command->add_option("--model", bench.model, "config.json of the model")->required()->type_name("FILE");
   command->add_option("--device", bench.device, "cuda: the first GPU (default)")
@@ -45,22 +45,22 @@ void register_decode(CLI::App& program) {
       ->type_name("DEVICE");
   command->add_option("--batch-size", bench.batch_sizes, "Texts side by side; several with commas (default 1,128)")
       ->delimiter(',')
-      ->check(positive)
+      ->check(must_be_positive)
       ->type_name("N,..");
   command->add_option("--state-dtype", bench.state_dtype, "Of the recurrent states: f32 (default) or bf16")
       ->check(CLI::IsMember({"f32", "bf16"}))
       ->type_name("DTYPE");
   command->add_option("--prompt-tokens", bench.prompt_tokens, "Also time the reading of a prompt of so many tokens")
-      ->check(positive)
+      ->check(must_be_positive)
       ->type_name("N");
   command->add_option("--chunk", bench.chunk_length, "Tokens of the prompt read at once (default 8192)")
-      ->check(positive)
+      ->check(must_be_positive)
       ->type_name("N");
   command->add_option("--temperature", bench.temperature, "Of the draws; 0: always the likeliest (default 1)")
-      ->check(CLI::NonNegativeNumber.description(""))
+      ->check(must_not_be_negative)
       ->type_name("X");
   command->add_option("--steps", bench.steps, "Steps of each sample, of which there are 9 (default 32)")
-      ->check(positive)
+      ->check(must_be_positive)
       ->type_name("N");
   command->add_option("--json", flags->json, "Also write everything measured to this file")->type_name("FILE");
   command->callback([flags] { run(*flags); });

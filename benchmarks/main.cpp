@@ -8,6 +8,8 @@
 
 #include "base/file.h"
 #include "base/message.h"
+#include "base/number_checks.h"
+#include "claims_command.h"
 #include "comba/error.h"
 #include "decode_command.h"
 #include "gpu_cases.h"
@@ -77,6 +79,7 @@ int run(int argc, char** argv) {
   program.footer(
       "Examples:\n  comba bench operator --device cpu\n  comba bench train --model configs/comba-340m.json --device "
       "cuda");
+  register_claims(program);
   register_decode(program);
   register_train(program);
   CLI::App* command =
@@ -96,16 +99,16 @@ int run(int argc, char** argv) {
   command->add_option("--filter", flags.filter, "Only rows whose name matches, and their ceilings")->type_name("REGEX");
   command->add_option("--json", flags.json, "Also write everything measured to this file")->type_name("FILE");
   command->add_option("--threads", flags.threads, "Threads of the CPU; 0: as many as LibTorch takes by itself")
-      ->check(CLI::NonNegativeNumber.description(""))
+      ->check(must_not_be_negative)
       ->type_name("N");
   command
       ->add_option_function<int>(
           "--repetitions", [&](int count) { flags.measure.repetitions = flags.gpu_repetitions = count; },
           "Of each row (default 5, on a GPU 24)")
-      ->check(CLI::PositiveNumber.description(""))
+      ->check(must_be_positive)
       ->type_name("N");
   command->add_option("--min-seconds", flags.measure.min_seconds, "Of each repetition on the CPU (default 0.3)")
-      ->check(CLI::PositiveNumber.description(""))
+      ->check(must_be_positive)
       ->type_name("S");
   command->add_flag("--list", flags.list, "Print the names of the rows, and measure nothing");
   command->callback([&] {
@@ -118,8 +121,10 @@ int run(int argc, char** argv) {
     return program.exit(success);
   } catch (const CLI::ParseError& error) {
     const auto chosen = program.get_subcommands();
-    fmt::print(stderr, "comba: error: {} (see comba bench {} --help)\n", error.what(),
-               chosen.empty() ? "operator" : chosen[0]->get_name());
+    const std::string name = chosen.empty() ? "" : " " + chosen[0]->get_name();
+    const std::vector<std::string> unknown = program.remaining(/*recurse=*/true);
+    const std::string text = unknown.empty() ? error.what() : concat("unknown argument '", unknown.front(), "'");
+    fmt::print(stderr, "comba: error: {} (see comba bench{} --help)\n", text, name);
     return 2;
   } catch (const std::regex_error&) {
     fmt::print(stderr, "comba: error: --filter must be a regular expression; got '{}'\n", flags.filter);

@@ -1,3 +1,4 @@
+#include "claims.h"
 #include "comba/error.h"
 #include "decode_bench.h"
 #include "operator_gpu.h"
@@ -14,6 +15,7 @@ namespace {
 
 }  // namespace
 
+ClaimsDevice claims_on_gpu(const ClaimsBench&) { refuse(); }
 std::string bench_decode(const DecodeBench&) { refuse(); }
 std::string bench_operator_on_gpu(const std::string&, int) { refuse(); }
 

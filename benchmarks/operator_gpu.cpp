@@ -1,8 +1,6 @@
 #include "operator_gpu.h"
 
 #include <ATen/ATen.h>
-#include <c10/core/StreamGuard.h>
-#include <c10/core/impl/VirtualGuardImpl.h>
 #include <fmt/format.h>
 #include <torch/version.h>
 
@@ -12,7 +10,7 @@
 #include "base/environment.h"
 #include "comba/error.h"
 #include "gpu_calls.h"
-#include "libtorch/call_scope.h"
+#include "gpu_timer.h"
 #include "runtime/cuda_check.h"
 
 namespace comba::benchmarks {
@@ -23,31 +21,7 @@ using Json = nlohmann::ordered_json;
 constexpr double kCopiedBytes = 4.0 * (std::int64_t{1} << 30);
 constexpr std::int64_t kProductSize = 8192;
 
-/// The GPU that is timed, and the stream.
-struct Gpu {
-  c10::Device device{c10::DeviceType::CUDA, 0};
-  c10::StreamGuard guard{c10::impl::VirtualGuardImpl(c10::DeviceType::CUDA).getStreamFromGlobalPool(device)};
-  CUstream_st* stream = current_cuda_stream(device);
-
-  void wait() const { check_cuda(cudaStreamSynchronize(stream), "cudaStreamSynchronize"); }
-  /// Of calls in memory that is not cached; each is made by `make`.
-  std::vector<double> time(double footprint, int repetitions, const std::function<GpuCall()>& make) const {
-    std::vector<GpuCall> calls;
-    for (int i = 0; i < num_buffers(footprint); ++i) calls.push_back(make());
-    return time_on_gpu(calls, stream, repetitions);
-  }
-};
-
-Json summary(const std::vector<double>& samples) {
-  Json json = {{"us", quantile(samples, 0.5) * 1e6},
-               {"p10_us", quantile(samples, 0.1) * 1e6},
-               {"p90_us", quantile(samples, 0.9) * 1e6},
-               {"method", "graph"}};
-  for (const double sample : samples) json["samples_us"].push_back(std::round(sample * 1e9) / 1e3);
-  return json;
-}
-
-Json context(const Gpu& gpu) {
+Json context(const GpuTimer& gpu) {
   cudaDeviceProp properties;
   check_cuda(cudaGetDeviceProperties(&properties, gpu.device.index()), "cudaGetDeviceProperties");
   const std::string forced = forced_implementation();
@@ -57,7 +31,7 @@ Json context(const Gpu& gpu) {
           {"implementation", forced.empty() ? "the library's choice" : forced}};
 }
 
-Json ceilings(const Gpu& gpu, int repetitions) {
+Json ceilings(const GpuTimer& gpu, int repetitions) {
   const std::vector<double> copy =
       gpu.time(kCopiedBytes, repetitions, [&] { return make_copy(kCopiedBytes, gpu.device); });
   const std::vector<double> product =
@@ -70,7 +44,7 @@ Json ceilings(const Gpu& gpu, int repetitions) {
 }
 
 /// Seconds of the first call in this process, until the GPU is done, and of the second.
-Json cold_start(const GpuCase& x, const Gpu& gpu) {
+Json cold_start(const GpuCase& x, const GpuTimer& gpu) {
   using Clock = std::chrono::steady_clock;
   const GpuCall call = make_gpu_call(x, gpu.device);
   Json json = {{"name", x.name()}};
@@ -84,7 +58,7 @@ Json cold_start(const GpuCase& x, const Gpu& gpu) {
   return json;
 }
 
-void add_times(const GpuCase& x, const Gpu& gpu, const Json& best, int repetitions, Json& row) {
+void add_times(const GpuCase& x, const GpuTimer& gpu, const Json& best, int repetitions, Json& row) {
   const std::vector<double> samples =
       gpu.time(x.footprint(), repetitions, [&] { return make_gpu_call(x, gpu.device); });
   const double seconds = quantile(samples, 0.5);
@@ -104,7 +78,7 @@ void add_times(const GpuCase& x, const Gpu& gpu, const Json& best, int repetitio
   }
 }
 
-Json measured(const GpuCase& x, const Gpu& gpu, const Json& best, int repetitions) {
+Json measured(const GpuCase& x, const GpuTimer& gpu, const Json& best, int repetitions) {
   Json row = {{"name", x.name()}, {"operator", x.operator_name()}, {"rule", x.rule_name()}};
   try {
     add_times(x, gpu, best, repetitions, row);
@@ -135,7 +109,7 @@ std::string bench_operator_on_gpu(const std::string& filter, int repetitions) {
   const std::vector<GpuCase> cases = gpu_cases_matching(filter);
   load_torch_for_gpus();
   at::manual_seed(1);
-  const Gpu gpu;
+  const GpuTimer gpu;
   Json json = {{"context", context(gpu)}};
   const auto cold = std::ranges::find(cases, Operation::forward, &GpuCase::operation);
   const Json start = cold == cases.end() ? Json() : cold_start(*cold, gpu);

@@ -28,7 +28,7 @@ import re
 import subprocess
 import sys
 
-from gpu.cases import ROWS, Row
+from gpu.cases import CLAIM_ROWS, ROWS, Row
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PEER_NAMES = ("fla_comba", "fla_gdn", "flash_qla", "flashinfer", "sdpa")
@@ -45,12 +45,13 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help=f"check over {QUICKLY_CHECKED_TOKENS} tokens, not {CHECKED_TOKENS}, and one cold start only")
     parser.add_argument("--jobs", type=int, default=0, help="processes that compile the kernels of fla and FlashQLA first")
     parser.add_argument("--commit", help="what the results are to say; otherwise git is asked")
+    parser.add_argument("--claims", action="store_true", help="the rows of comba bench claims, for python -m comba.plot_claims --peers")
     parser.add_argument("--list", action="store_true", help="print the names of the rows")
     parser.add_argument("--first-call", metavar="ROW", help=argparse.SUPPRESS)  # in a process of its own
     parser.add_argument("--by", default="comba", choices=("comba", *PEER_NAMES), help=argparse.SUPPRESS)
     options = parser.parse_args(words)
     try:
-        options.rows = [row for row in ROWS if re.search(options.only, row.name)]
+        options.rows = [row for row in (CLAIM_ROWS if options.claims else ROWS) if re.search(options.only, row.name)]
     except re.error as error:
         parser.error(f"--only must be a regular expression; got {options.only!r}: {error}")
     if not options.rows:
@@ -87,7 +88,7 @@ def in_a_process_of_its_own(options, row: Row, by: str = "comba") -> dict:
 def first_call(options) -> None:
     from gpu import contestants, race
 
-    row = next(row for row in ROWS if row.name == options.first_call)
+    row = next(row for row in ROWS + CLAIM_ROWS if row.name == options.first_call)
     if options.by == "comba":
         contestants.load_ours(options.library)
         result = race.first_call(row, contestants.maker_of(contestants.ours, row, contestants.OUR_LEAVES))
@@ -128,6 +129,7 @@ def command_of(options) -> str:
     """What gives these results anywhere: without the places of files."""
     words = ["python benchmarks/peers.py", f"--peers {','.join(options.peers) or 'none'}"]
     words += ["--quick"] if options.quick else []
+    words += ["--claims"] if options.claims else []
     return " ".join(words + ([f"--only '{options.only}'"] if options.only else []))
 
 

@@ -26,6 +26,8 @@ std::optional<double> share_of_ceiling(const std::vector<Measurement>& measureme
   return measurement.rate() / ceiling->rate();
 }
 
+}  // namespace
+
 std::string processor() {
   std::ifstream info("/proc/cpuinfo");
   for (std::string line; std::getline(info, line);) {
@@ -33,8 +35,6 @@ std::string processor() {
   }
   return "unknown";
 }
-
-}  // namespace
 
 std::string to_table(const std::vector<Measurement>& measurements) {
   std::size_t width = 0;

@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "base/file.h"
+#include "base/number_checks.h"
 #include "train_bench.h"
 
 namespace comba::benchmarks {
@@ -31,7 +32,7 @@ struct Flags {
 };
 
 CLI::Option* add_count(CLI::App& command, const char* name, std::int64_t& value, const char* description) {
-  return command.add_option(name, value, description)->check(CLI::PositiveNumber.description(""))->type_name("N");
+  return command.add_option(name, value, description)->check(must_be_positive)->type_name("N");
 }
 
 void run(const Flags& flags) {
@@ -62,7 +63,7 @@ void register_train(CLI::App& program) {
   command->add_option("--trace", bench.trace, "Write a Chrome trace of three more steps")->type_name("FILE");
   command->add_option("--json", flags->json, "Also write everything measured to this file")->type_name("FILE");
   command->add_option("--threads", flags->threads, "Threads of the CPU; 0: as many as LibTorch takes by itself")
-      ->check(CLI::NonNegativeNumber.description(""))
+      ->check(must_not_be_negative)
       ->type_name("N");
   command->callback([flags] { run(*flags); });
 }

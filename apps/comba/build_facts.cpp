@@ -42,6 +42,9 @@ std::string version_text() {
       distributed::has_gloo() ? "any number, by Gloo" : "one (no Gloo)", fmt::join(implementations(), ", "), kLicense);
 }
 
+std::string program_version() { return "comba " COMBA_VERSION; }
+std::string program_commit() { return COMBA_COMMIT; }
+
 std::string version_json() {
   nlohmann::ordered_json json;
   json["version"] = COMBA_VERSION;

@@ -22,6 +22,7 @@ void register_generate(CLI::App& program);
 void register_inspect(CLI::App& program);
 void register_logits(CLI::App& program);
 void register_mqar(CLI::App& program);
+void register_ablate(CLI::App& program);
 void register_task(CLI::App& program);
 void register_bench(CLI::App& program);
 void register_completion(CLI::App& program);

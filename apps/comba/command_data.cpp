@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "base/message.h"
+#include "base/number_checks.h"
 #include "comba/parallel.h"
 #include "command.h"
 #include "data/pack.h"
@@ -132,7 +133,7 @@ void register_pack(CLI::App& data) {
                     "Pack documents of equal content each time they come");
   const auto threads = std::make_shared<int>(0);
   command->add_option("--threads", *threads, "Threads; 0: the processors there are. The result is the same")
-      ->check(CLI::NonNegativeNumber.description(""))
+      ->check(must_not_be_negative)
       ->type_name("N");
   command->add_flag("--overwrite", options->overwrite, "Replace an earlier data set");
   command->callback([options, tokenizer, holdout, threads] {
@@ -172,13 +173,13 @@ void register_tokenizer(CLI::App& data) {
   command->add_option("input", options->inputs, "Files and directories")->required()->type_name("PATH");
   command->add_option("--out", options->output, "The model file")->required()->type_name("FILE");
   command->add_option("--vocab", options->vocab, "Number of pieces, at most (default 8000)")
-      ->check(CLI::PositiveNumber.description(""))
+      ->check(must_be_positive)
       ->type_name("N");
   command->add_option("--kind", options->kind, "unigram (default) or bpe")
       ->check(CLI::IsMember({"unigram", "bpe"}).description(""))
       ->type_name("unigram|bpe");
   command->add_option("--lines", options->sentences, "Lines drawn to train on (default 1000000)")
-      ->check(CLI::PositiveNumber.description(""))
+      ->check(must_be_positive)
       ->type_name("N");
   add_text_flags(*command, *options);
   command->add_option("--python", options->python, "Python with sentencepiece (default python3)")->type_name("PROGRAM");

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "base/message.h"
+#include "base/number_checks.h"
 #include "command.h"
 #include "data/token_dataset.h"
 #include "device_flag.h"
@@ -287,7 +288,7 @@ void register_eval(CLI::App& program) {
       ->type_name("heldout|train")
       ->needs(data);
   CLI::Option* window = command->add_option("--window", flags->window, "Cut documents into windows of N tokens")
-                            ->check(CLI::PositiveNumber.description(""))
+                            ->check(must_be_positive)
                             ->type_name("N")
                             ->needs(data);
   command->add_flag("--carry-state")->description("Read documents as a whole (default)")->excludes(window)->needs(data);
@@ -300,7 +301,7 @@ void register_eval(CLI::App& program) {
   add_device_flag(*command, flags->device);
   add_weights_flag(*command, flags->weights);
   command->add_option("--threads", flags->threads, "Threads; 0: as many as LibTorch takes by itself")
-      ->check(CLI::NonNegativeNumber.description(""))
+      ->check(must_not_be_negative)
       ->type_name("N");
   command->callback([flags, split] {
     flags->split = *split == "train" ? data::Split::train : data::Split::heldout;

@@ -13,6 +13,7 @@
 
 #include "base/file.h"
 #include "base/message.h"
+#include "base/number_checks.h"
 #include "command.h"
 #include "device_flag.h"
 #include "generation/generate.h"
@@ -182,17 +183,17 @@ void register_generate(CLI::App& program) {
       ->type_name("DIR");
   add_text_flags(*command, *flags);
   command->add_option("--max-tokens", options.max_tokens, "Tokens to generate, at most (default 256)")
-      ->check(CLI::NonNegativeNumber.description(""))
+      ->check(must_not_be_negative)
       ->type_name("N");
   command->add_option("--stop", flags->stop, "Text that ends the text; may be given again")
       ->type_name("TEXT")
       ->allow_extra_args(false);
   add_sampling_flags(*command, options.sampling);
   command->add_option("--batch", options.batch_size, "Texts continued side by side, at most (default 8)")
-      ->check(CLI::PositiveNumber.description(""))
+      ->check(must_be_positive)
       ->type_name("N");
   command->add_option("--chunk", flags->chunk_length, "Tokens of a prompt read at once (default 1024, on a GPU 8192)")
-      ->check(CLI::PositiveNumber.description(""))
+      ->check(must_be_positive)
       ->type_name("N");
   command->add_option("--dtype", flags->dtype, "Of the weights: f32 or bf16 (default f32, on a GPU bf16)")
       ->check(CLI::IsMember({"f32", "bf16"}))
@@ -203,7 +204,7 @@ void register_generate(CLI::App& program) {
   command->add_option("--python", flags->python, "Python for the texts of a tokenizer.json (default python3)")
       ->type_name("PROGRAM");
   command->add_option("--threads", flags->threads, "Threads; 0: as many as LibTorch takes by itself")
-      ->check(CLI::NonNegativeNumber.description(""))
+      ->check(must_not_be_negative)
       ->type_name("N");
   add_device_flag(*command, flags->device);
   command->callback([flags] { run_generate(*flags); });

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "base/number_checks.h"
 #include "comba/error.h"
 #include "command.h"
 #include "device_flag.h"
@@ -94,7 +95,7 @@ void register_logits(CLI::App& program) {
       ->type_name("FILE")
       ->excludes(ids);
   command->add_option("--top", flags->top, "How many of the likeliest tokens to print (default 5)")
-      ->check(CLI::PositiveNumber.description(""))
+      ->check(must_be_positive)
       ->type_name("N");
   command->add_option("--out", flags->out, "Write all logits to this safetensors file")->type_name("FILE");
   add_device_flag(*command, flags->device);

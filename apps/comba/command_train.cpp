@@ -12,6 +12,7 @@
 #include <string>
 
 #include "base/environment.h"
+#include "base/number_checks.h"
 #include "command.h"
 #include "device_flag.h"
 #include "distributed/launch.h"
@@ -213,7 +214,7 @@ void register_train(CLI::App& program) {
   add_setting_flag(*command, flags->config, "--diagnostics", "train.diagnostics_interval",
                    "Every N steps, write to metrics.jsonl what the control loops do", "N");
   command->add_option("--profile", flags->profile_steps, "Write what N steps do to OUT/trace.json")
-      ->check(CLI::PositiveNumber.description(""))
+      ->check(must_be_positive)
       ->type_name("N");
   command->callback([flags] { run_train(*flags); });
 }

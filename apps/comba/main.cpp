@@ -79,8 +79,9 @@ int run(int argc, char** argv) {
   as_json->needs(program.set_version_flag("--version", version, "Show the version and how it was built"));
   program.get_formatter()->column_width(36);
   program.require_subcommand(0, 1);  // `comba bench train` is the bench's train, not a second command
-  for (const auto add : {register_data, register_train, register_eval, register_generate, register_inspect,
-                         register_logits, register_mqar, register_task, register_bench, register_completion}) {
+  for (const auto add :
+       {register_data, register_train, register_eval, register_generate, register_inspect, register_logits,
+        register_mqar, register_task, register_ablate, register_bench, register_completion}) {
     add(program);
   }
   try {

@@ -8,6 +8,7 @@
 
 #include "base/message.h"
 #include "base/nearest_name.h"
+#include "base/number_checks.h"
 #include "device_flag.h"
 #include "models/safetensors.h"
 #include "signals.h"
@@ -94,7 +95,7 @@ void add_sweep_flags(CLI::App& command, SweepFlags& flags) {
   list("--sizes", flags.sizes, "Widths of the models")->type_name("LIST");
   list("--learning-rates", flags.rates, "Each is tried with each width")->type_name("LIST");
   const auto number = [&](const char* name, auto& value, const char* description) {
-    command.add_option(name, value, description)->check(CLI::PositiveNumber)->type_name("N");
+    command.add_option(name, value, description)->check(must_be_positive)->type_name("N");
   };
   number("--heads", flags.heads, "Heads, of size width / heads");
   number("--layers", flags.layers, "Layers, the convolution at the bottom included");
@@ -108,7 +109,7 @@ void add_sweep_flags(CLI::App& command, SweepFlags& flags) {
       ->check(CLI::Range(0.0, 1.0))
       ->type_name("X");
   command.add_option("--seed", flags.seed, "Of weights and dropout (default: 123)")
-      ->check(CLI::NonNegativeNumber)
+      ->check(must_not_be_negative)
       ->type_name("N");
   add_device_flag(command, flags.device);
   number("--threads", flags.threads, "Threads on the CPU (default: LibTorch's choice)");

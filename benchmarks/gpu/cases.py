@@ -112,6 +112,8 @@ CASES = (
     Case(4, 2048, 30, 30, 96, 192),
     Case(8, 2048, 1, 32, 128, 64),
 )
+# Those of `comba bench claims`.
+CLAIM_CASES = tuple(Case(8, T, H, H, D, D) for H, D in ((16, 128), (4, 256)) for T in (1024, 2048, 4096, 8192, 16384))
 DECODE_CASES = tuple(DecodeCase(B, T, state) for B in (32, 128) for T, state in ((1, "f32"), (1, "bf16"), (4, "f32")))
 RULES = ("comba", "gated_delta")
 
@@ -133,4 +135,8 @@ ROWS = (
     *(Row("forward", rule, case) for case in CASES for rule in RULES),
     *(Row("forward_backward", rule, dataclasses.replace(case, trains=True)) for case in CASES for rule in RULES),
     *(Row("decode_step", "comba", case) for case in DECODE_CASES),
+)
+CLAIM_ROWS = (
+    *(Row("forward", rule, case) for case in CLAIM_CASES for rule in RULES),
+    *(Row("forward_backward", rule, dataclasses.replace(case, trains=True)) for case in CLAIM_CASES for rule in RULES),
 )

@@ -33,11 +33,15 @@ int gpu_number(const std::string& name, int default_gpu) {
 c10::Device find_device(const std::string& name, int default_gpu) {
   if (name == "cpu") return c10::kCPU;
   const int number = gpu_number(name, default_gpu);
-  load_cuda();
-  const int count = VirtualGuardImpl(c10::kCUDA).deviceCount();
+  const int count = num_gpus();
   require(number < count, ErrorCode::invalid_argument, "[device] ", name, " must be a GPU of this machine, which has ",
           count == 0 ? "none that LibTorch can use" : concat(count), "; got GPU number ", number);
   return {c10::kCUDA, static_cast<c10::DeviceIndex>(number)};
+}
+
+int num_gpus() {
+  load_cuda();
+  return VirtualGuardImpl(c10::kCUDA).deviceCount();
 }
 
 void use_device(c10::Device device) {

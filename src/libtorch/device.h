@@ -12,6 +12,9 @@ namespace comba {
 /// build without CUDA.
 c10::Device find_device(const std::string& name, int default_gpu = 0);
 
+/// How many GPUs LibTorch can use. Throws Error(unsupported) in a build without CUDA.
+int num_gpus();
+
 /// Lets this thread compute on `device`: a GPU's work goes to a stream of its own, which graphs can record.
 void use_device(c10::Device device);
 

@@ -13,10 +13,10 @@
 namespace comba::models {
 namespace {
 
-// exp(a_log) uniform in (0, 16]: at 0 itself the logarithm, and with it every gradient, would be lost.
-void draw_decay_rate(at::Tensor& a_log, const at::Generator& generator) {
+// exp(a_log) uniform in (0, most]: at 0 itself the logarithm, and with it every gradient, would be lost.
+void draw_decay_rate(at::Tensor& a_log, double most, const at::Generator& generator) {
   a_log.uniform_(0, 1, generator);
-  a_log.copy_(((1 - a_log) * 16).log());
+  a_log.copy_(((1 - a_log) * most).log());
 }
 
 // softplus(dt_bias) log-uniform in [1e-3, 1e-1].
@@ -62,7 +62,7 @@ void initialize_parameters(torch::nn::Module& model, const ModelConfig& config, 
   const at::Generator generator = at::make_generator<at::CPUGeneratorImpl>(seed);
   for (auto& [name, value] : in_order_of_draws(model)) {
     if (name.ends_with("A_log")) {
-      draw_decay_rate(value, generator);
+      draw_decay_rate(value, config.A_init_max, generator);
     } else if (name.ends_with("dt_bias")) {
       draw_time_step(value, generator);
     } else if (name.ends_with(".D")) {

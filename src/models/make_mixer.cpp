@@ -42,6 +42,7 @@ std::shared_ptr<nn::Mixer> make_comba(const ModelConfig& config, const at::Tenso
       .use_short_conv = config.use_short_conv,
       .use_output_gate = config.use_output_gate,
       .use_output_correction = config.use_output_correction,
+      .learn_correction_factor = config.learn_correction_factor,
       .use_inner_decay = config.use_inner_decay,
   };
   options.delta_rule.convention = config.convention == "paper" ? Convention::paper : Convention::fla;

@@ -51,6 +51,8 @@ void validate_delta_rule(const ModelConfig& config) {
           config.head_dim, " * ", config.expand_v);
   require_range("head_dim * expand_v", config.head_v_dim(), 1, kLargestHeadDim);
   require_range("conv_size", config.conv_size, 1, 64);
+  require(std::isfinite(config.A_init_max) && config.A_init_max > 0, ErrorCode::invalid_argument,
+          "[model_config] A_init_max must be positive; got ", config.A_init_max);
 }
 
 }  // namespace

@@ -45,8 +45,9 @@ struct FamilyConfig {
 };
 
 /// A model as its config.json describes it: keys, meaning and defaults of flash-linear-attention and Hugging Face, and
-/// things of our own: comba_convention, comba_rule, an intermediate_size of 0 for blocks without an MLP, attn.type for
-/// hybrids with other layers than softmax attention, and the model types ttt_linear, ttt_mlp and miras.
+/// things of our own: comba_convention, comba_rule, learn_correction_factor, A_init_max, an intermediate_size of 0 for
+/// blocks without an MLP, attn.type for hybrids with other layers than softmax attention, and the model types
+/// ttt_linear, ttt_mlp and miras.
 struct ModelConfig {
   std::string model_type = "comba";  ///< one of supported_model_types()
   std::string convention = "paper";  ///< key comba_convention: "paper" | "fla"; a file without the key means "fla"
@@ -67,8 +68,10 @@ struct ModelConfig {
   bool use_inner_decay = true;        ///< comba: b = sigmoid(decay), else 1
   bool use_output_gate = true;        ///< key use_gate in gated_deltanet
   bool use_short_conv = true;
-  bool allow_neg_eigval = false;   ///< gated_deltanet: beta up to 2
-  double correction_factor = 1.0;  ///< comba: d at the start
+  bool allow_neg_eigval = false;        ///< gated_deltanet: beta up to 2
+  double correction_factor = 1.0;       ///< comba: d at the start
+  bool learn_correction_factor = true;  ///< comba: d is trained; false: it stays as it is
+  double A_init_max = 16;               ///< comba, gated_deltanet: exp(A_log) of a new model is uniform in (0, this]
   FamilyConfig family{};
   std::optional<AttentionConfig> attn{};  ///< transformer: always there, with every layer
 

@@ -92,6 +92,7 @@ void read_delta_rule(KeyReader& keys, ModelConfig& config) {
   keys.read("expand_v", config.expand_v);
   keys.read("conv_size", config.conv_size);
   keys.read("use_short_conv", config.use_short_conv);
+  keys.read("A_init_max", config.A_init_max);
   if (is_comba) {
     config.convention = "fla";
     keys.read("comba_convention", config.convention);
@@ -100,6 +101,7 @@ void read_delta_rule(KeyReader& keys, ModelConfig& config) {
     keys.read("use_inner_decay", config.use_inner_decay);
     keys.read("use_output_gate", config.use_output_gate);
     keys.read("correction_factor", config.correction_factor);
+    keys.read("learn_correction_factor", config.learn_correction_factor);
   } else {
     keys.read("use_gate", config.use_output_gate);
     keys.read("allow_neg_eigval", config.allow_neg_eigval);
@@ -207,6 +209,10 @@ void write_delta_rule(const ModelConfig& config, Json& json) {
   } else {
     json["allow_neg_eigval"] = config.allow_neg_eigval;
   }
+  // Our own keys for experiments stand in the files of these alone.
+  const ModelConfig usual;
+  if (!config.learn_correction_factor) json["learn_correction_factor"] = false;
+  if (config.A_init_max != usual.A_init_max) json["A_init_max"] = config.A_init_max;
 }
 
 }  // namespace

@@ -2,8 +2,6 @@
 
 #include <ATen/Parallel.h>
 
-#include "base/file.h"
-#include "base/message.h"
 #include "tasks/task_progress_json.h"
 
 namespace comba::tasks {
@@ -53,48 +51,12 @@ Json identity_of(const Cell& cell) {
           {"learning_rate", cell.learning_rate}};
 }
 
-Json read_results(const fs::path& path, const Json& settings) {
-  Json json = Json::parse(read_file(path), nullptr, /*allow_exceptions=*/false);
-  require(json.is_object() && json.contains("cells") && json["cells"].is_array(), ErrorCode::io,
-          "[sweep] the file must be results of this program; got ", path.string());
-  for (const auto& [key, value] : settings.items()) {
-    require(json.contains(key) && json[key] == value, ErrorCode::invalid_argument, "[sweep] ", path.string(),
-            " can only go on with its own settings; got another ", key, ": ", value.dump());
-  }
-  return json;
-}
-
 }  // namespace
 
 SweepResults::SweepResults(const Sweep& sweep, const fs::path& directory, bool resume)
-    : path_(results_path(directory)) {
-  const Json settings = settings_of(sweep);
-  const bool exists = fs::exists(path_);
-  require(!exists || resume, ErrorCode::invalid_argument, "[sweep] ", directory.string(),
-          " holds results (continue them with --resume)");
-  require(exists || !resume, ErrorCode::invalid_argument, "[sweep] there is nothing to resume: ", path_.string(),
-          " does not exist");
-  if (exists) {
-    json_ = read_results(path_, settings);
-    return;
-  }
-  std::error_code failure;
-  fs::create_directories(directory, failure);
-  require(!failure, ErrorCode::io, "[sweep] cannot make ", directory.string(), ": ", failure.message());
-  json_ = settings;
-  json_["cells"] = Json::array();
-  write();
-}
+    : file_(results_path(directory), settings_of(sweep), resume) {}
 
-bool SweepResults::has(const Cell& cell) const {
-  const Json identity = identity_of(cell);
-  for (const Json& known : json_["cells"]) {
-    bool same = true;
-    for (const auto& [key, value] : identity.items()) same = same && known.contains(key) && known[key] == value;
-    if (same) return true;
-  }
-  return false;
-}
+bool SweepResults::has(const Cell& cell) const { return file_.has(identity_of(cell)); }
 
 void SweepResults::add(const Cell& cell, const TaskResult& result, at::Device device) {
   Json json = identity_of(cell);
@@ -105,10 +67,7 @@ void SweepResults::add(const Cell& cell, const TaskResult& result, at::Device de
   json["state_bytes"] = result.state_bytes;
   json["accuracy"] = result.progress.epochs.back().accuracy;
   json.update(to_json(result.progress));
-  json_["cells"].push_back(json);
-  write();
+  file_.add(json);
 }
-
-void SweepResults::write() const { write_file_atomically(path_, json_.dump(1) + '\n'); }
 
 }  // namespace comba::tasks

@@ -1,8 +1,8 @@
 #pragma once
 
 #include <filesystem>
-#include <nlohmann/json.hpp>
 
+#include "tasks/results_file.h"
 #include "tasks/sweep.h"
 
 namespace comba::tasks {
@@ -18,10 +18,7 @@ class SweepResults {
   void add(const Cell& cell, const TaskResult& result, at::Device device);
 
  private:
-  void write() const;
-
-  std::filesystem::path path_;
-  nlohmann::ordered_json json_;
+  ResultsFile file_;
 };
 
 }  // namespace comba::tasks

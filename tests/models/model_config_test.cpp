@@ -108,6 +108,8 @@ TEST(ModelConfig, ValuesSurviveARoundTrip) {
                {"use_inner_decay", false},
                {"use_short_conv", false},
                {"correction_factor", 0.02},
+               {"learn_correction_factor", false},
+               {"A_init_max", 1.5},
                {"tie_word_embeddings", true}});
   json["attn"] = {{"layers", {1}}, {"num_heads", 2}, {"num_kv_heads", 1}, {"window_size", 7}, {"rope_theta", 500.0}};
   const ModelConfig config = parse_model_config(to_json(parse(json)));
@@ -120,6 +122,8 @@ TEST(ModelConfig, ValuesSurviveARoundTrip) {
   EXPECT_TRUE(config.use_output_correction);
   EXPECT_FALSE(config.use_short_conv);
   EXPECT_EQ(config.correction_factor, 0.02);
+  EXPECT_FALSE(config.learn_correction_factor);
+  EXPECT_EQ(config.A_init_max, 1.5);
   EXPECT_TRUE(config.tie_word_embeddings);
   ASSERT_TRUE(config.attn.has_value());
   EXPECT_EQ(config.attn->layers, std::vector<int64_t>{1});

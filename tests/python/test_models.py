@@ -12,7 +12,7 @@ transformers = pytest.importorskip("transformers")
 from safetensors.torch import load_file
 
 from comba import models
-from python.small_models import CONFIGS, FIXTURES, VOCAB, make, random_ids, relative_error
+from python.small_models import CONFIGS, FIXTURES, SIZES, VOCAB, make, random_ids, relative_error
 
 AutoModel = transformers.AutoModelForCausalLM
 
@@ -194,6 +194,15 @@ def test_trainer_lowers_the_loss(tmp_path):
     assert trainer.evaluate()["eval_loss"] < losses[0]
     trainer.save_model(tmp_path / "model")
     assert torch.equal(AutoModel.from_pretrained(tmp_path / "model").lm_head.weight, model.lm_head.weight)
+
+
+def test_a_new_model_begins_as_its_configuration_says():
+    config = models.CombaConfig(**SIZES, head_dim=16, A_init_max=0.5, correction_factor=0.5, learn_correction_factor=False)
+    model = AutoModel.from_config(models.CombaConfig.from_dict(config.to_dict()))
+    mixer = model.model.layers[0].attn
+    assert mixer.A_log.exp().max() <= 0.5 and (mixer.D == 0.5).all()
+    model(torch.arange(20)[None]).logits.square().sum().backward()
+    assert mixer.D.grad is None
 
 
 @pytest.mark.parametrize(

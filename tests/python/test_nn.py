@@ -107,6 +107,12 @@ def test_every_parameter_has_a_gradient(mixer):
     assert lacking in ([], ["k_proj.bias"])
 
 
+def test_a_correction_that_is_not_learned_has_no_gradient():
+    mixer = comba_mixer(correction_factor=0.5, learn_correction_factor=False)
+    mixer(tokens()).square().sum().backward()
+    assert mixer.D.grad is None and mixer.decay.grad.any() and (mixer.D == 0.5).all()
+
+
 def test_16_bit_and_autocast_stay_near_fp32():
     torch.manual_seed(3)
     mixer, x = comba_mixer(), tokens()

@@ -5,7 +5,7 @@ import pytest
 from rules import tree
 
 # The layers of src/, from the bottom up. Folders that share a line do not see each other.
-LAYERS = [["base"], ["runtime"], ["operators", "data"], ["libtorch", "distributed"], ["nn"], ["models"], ["generation", "evaluation"], ["training"], ["tasks"]]
+LAYERS = [["base"], ["runtime"], ["operators", "data"], ["libtorch", "distributed"], ["nn"], ["models"], ["generation", "evaluation"], ["training"], ["tasks"], ["ablation"]]
 RANK = {folder: rank for rank, folders in enumerate(LAYERS) for folder in folders}
 TORCH_ROOTS = {"torch", "ATen", "c10"}
 

@@ -41,6 +41,7 @@ def make_mixer(config, layer: int) -> nn.Module:
         use_output_correction=config.use_output_correction,
         use_inner_decay=config.use_inner_decay,
         correction_factor=config.correction_factor,
+        learn_correction_factor=config.learn_correction_factor,
         convention=config.comba_convention,
         rule=config.comba_rule,
     )
@@ -90,7 +91,7 @@ class CombaPreTrainedModel(PreTrainedModel):
         elif isinstance(module, (layers.DeltaRuleMixer, layers.Attention)):
             self._init_residual_projection(module.o_proj)
         if isinstance(module, layers.DeltaRuleMixer):
-            init.copy_(module.A_log, draw_decay_rate(module.A_log).to(module.A_log.dtype))
+            init.copy_(module.A_log, draw_decay_rate(module.A_log, self.config.A_init_max).to(module.A_log.dtype))
             init.copy_(module.dt_bias, draw_time_step(module.dt_bias).to(module.dt_bias.dtype))
             if getattr(module, "D", None) is not None:
                 init.constant_(module.D, module.correction_factor)

@@ -87,7 +87,8 @@ class CombaConfig(_RecurrentConfig):
     Args beside those of its bases:
         comba_convention: "paper", or "fla": how flash-linear-attention normalises, and what a file without the key means.
         comba_rule: "splr" (correct, then decay) or "iplr" (decay, then correct, with beta up to 2).
-        use_output_correction: q - d k.  correction_factor: d of a new model.
+        use_output_correction: q - d k.  correction_factor: d of a new model.  learn_correction_factor: False: d stays.
+        A_init_max: exp(A_log) of a new model is uniform in (0, this].
         use_inner_decay: b = sigmoid(decay), else 1.  use_output_gate: the gate behind the norm of the heads.
     """
 
@@ -113,6 +114,8 @@ class CombaConfig(_RecurrentConfig):
         use_output_gate: bool = True,
         use_short_conv: bool = True,
         correction_factor: float = 0.02,
+        learn_correction_factor: bool = True,
+        A_init_max: float = 16,
         comba_convention: str = "paper",
         comba_rule: str = "splr",
         attn: dict | None = None,
@@ -131,6 +134,8 @@ class CombaConfig(_RecurrentConfig):
         self.use_inner_decay = use_inner_decay
         self.use_output_gate = use_output_gate
         self.correction_factor = correction_factor
+        self.learn_correction_factor = learn_correction_factor
+        self.A_init_max = A_init_max
         self.comba_convention = comba_convention
         self.comba_rule = comba_rule
         super().__init__(tie_word_embeddings=tie_word_embeddings, **kwargs)
@@ -146,6 +151,7 @@ class GatedDeltaNetConfig(_RecurrentConfig):
     """A Gated DeltaNet model, or its hybrid with attention.
 
     Args beside those of its bases: use_gate: the output gate.  allow_neg_eigval: beta up to 2.
+        A_init_max: as in CombaConfig.
     """
 
     model_type = "gated_deltanet"
@@ -168,6 +174,7 @@ class GatedDeltaNetConfig(_RecurrentConfig):
         use_gate: bool = True,
         use_short_conv: bool = True,
         allow_neg_eigval: bool = False,
+        A_init_max: float = 16,
         attn: dict | None = None,
         use_cache: bool = True,
         **kwargs,
@@ -178,6 +185,7 @@ class GatedDeltaNetConfig(_RecurrentConfig):
         self._set_recurrent(num_heads, num_v_heads, head_dim, expand_v, conv_size, use_short_conv, attn)
         self.use_gate = use_gate
         self.allow_neg_eigval = allow_neg_eigval
+        self.A_init_max = A_init_max
         super().__init__(tie_word_embeddings=tie_word_embeddings, **kwargs)
 
     @classmethod

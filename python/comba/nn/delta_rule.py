@@ -19,9 +19,9 @@ MOST_TOKENS_ONE_BY_ONE = 16
 CLOSED_GATE = -1e4
 
 
-def draw_decay_rate(A_log: torch.Tensor) -> torch.Tensor:
-    """Values for A_log: exp(A_log) uniform in (0, 16]. At 0 itself every gradient would be lost."""
-    return ((1 - torch.rand_like(A_log, dtype=torch.float32)) * 16).log()
+def draw_decay_rate(A_log: torch.Tensor, most: float = 16) -> torch.Tensor:
+    """Values for A_log: exp(A_log) uniform in (0, most]. At 0 itself every gradient would be lost."""
+    return ((1 - torch.rand_like(A_log, dtype=torch.float32)) * most).log()
 
 
 def draw_time_step(dt_bias: torch.Tensor) -> torch.Tensor:
@@ -174,7 +174,7 @@ class Comba(DeltaRuleMixer):
         num_v_heads: HV, a multiple of H; default H.  expand_v: V / K.  conv_size: W.
         use_short_conv: False: SiLU alone.  use_output_gate: False: the norm alone.
         use_output_correction: q - d k; False: no D.  use_inner_decay: b = sigmoid(decay); False: b = 1, no decay.
-        correction_factor: d at the start.
+        correction_factor: d at the start.  learn_correction_factor: False: D has no gradient.
         convention: "paper" (b k is fed back) or "fla" (flash-linear-attention's: see include/comba/delta_rule.h).
         rule: "splr" (correct, then decay) or "iplr" (decay, then correct, with beta up to 2).
     """
@@ -188,6 +188,7 @@ class Comba(DeltaRuleMixer):
         use_output_correction: bool = True,
         use_inner_decay: bool = True,
         correction_factor: float = 1.0,
+        learn_correction_factor: bool = True,
         convention: str = "paper",
         rule: str = "splr",
         device=None,
@@ -202,6 +203,7 @@ class Comba(DeltaRuleMixer):
         self.convention = convention
         self.rule, self.beta_scale = ("comba", 1.0) if rule == "splr" else ("gated_delta", 2.0)
         self.correction_factor = correction_factor
+        self.learn_correction_factor = learn_correction_factor
 
         def per_head(wanted: bool) -> nn.Parameter | None:
             return nn.Parameter(torch.empty(num_heads, device=device, dtype=dtype)) if wanted else None
@@ -223,7 +225,7 @@ class Comba(DeltaRuleMixer):
         if self.decay is not None:
             feedback["b"] = self.decay.float().sigmoid()
         if self.D is not None:
-            feedback["d"] = self.D
+            feedback["d"] = self.D if self.learn_correction_factor else self.D.detach()
         return feedback
 
 

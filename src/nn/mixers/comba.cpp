@@ -99,13 +99,14 @@ at::Tensor CombaMixer::forward(const at::Tensor& x, const TokenSpan& span, Layer
 
   // Rates and strengths stay fp32 in a 16-bit model: they compound over thousands of tokens.
   const auto wide = [](const at::Tensor& parameter) { return parameter.to(at::kFloat); };
+  const auto correction_factor = [&] { return options_.learn_correction_factor ? wide(D_) : wide(D_).detach(); };
   const DeltaRuleTensors inputs{
       .q = y.q.view(key_shape),    // [B, T, H, K]
       .k = y.k.view(key_shape),    // [B, T, H, K]
       .v = y.v.view(value_shape),  // [B, T, HV, V]
       .p = {},
       .b = options_.use_inner_decay ? at::sigmoid(wide(decay_)) : at::Tensor(),
-      .d = options_.use_output_correction ? wide(D_) : at::Tensor(),
+      .d = options_.use_output_correction ? correction_factor() : at::Tensor(),
       .beta = {},
       .beta_logit = y.beta_logit,  // [B, T, HV]
       .g = {},

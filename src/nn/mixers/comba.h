@@ -23,10 +23,11 @@ struct CombaOptions {
   double norm_eps = 1e-5;
   DeltaRuleOptions delta_rule;
   GateFunction gate_function = GateFunction::sigmoid;
-  bool use_short_conv = true;         ///< false: SiLU alone
-  bool use_output_gate = true;        ///< false: norm alone
-  bool use_output_correction = true;  ///< q - d k; false: no parameter D
-  bool use_inner_decay = true;        ///< b = sigmoid(decay); false: b = 1, no parameter decay
+  bool use_short_conv = true;           ///< false: SiLU alone
+  bool use_output_gate = true;          ///< false: norm alone
+  bool use_output_correction = true;    ///< q - d k; false: no parameter D
+  bool learn_correction_factor = true;  ///< false: D has no gradient
+  bool use_inner_decay = true;          ///< b = sigmoid(decay); false: b = 1, no parameter decay
 };
 
 /// The Comba layer (arXiv 2506.02475, section 3):
