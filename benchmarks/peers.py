@@ -44,6 +44,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--peers", default=",".join(PEER_NAMES), metavar="NAMES", help="none, or some of %(default)s")
     parser.add_argument("--quick", action="store_true", help=f"check over {QUICKLY_CHECKED_TOKENS} tokens, not {CHECKED_TOKENS}, and one cold start only")
     parser.add_argument("--jobs", type=int, default=0, help="processes that compile the kernels of fla and FlashQLA first")
+    parser.add_argument("--resume", action="store_true", help="keep the rows that FILE of --json has, of the same GPU, and measure the others")
     parser.add_argument("--commit", help="what the results are to say; otherwise git is asked")
     parser.add_argument("--claims", action="store_true", help="the rows of comba bench claims, for python -m comba.plot_claims --peers")
     parser.add_argument("--list", action="store_true", help="print the names of the rows")
@@ -62,6 +63,8 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
             parser.error(f"--peers must be none or some of {', '.join(PEER_NAMES)}; got {name!r}")
     if options.jobs < 0:
         parser.error(f"--jobs must be at least 0; got {options.jobs}")
+    if options.resume and not options.json:
+        parser.error("--resume needs --json FILE")
     if options.json and not options.json.absolute().parent.is_dir():
         parser.error(f"--json: there is no folder {options.json.parent}")
     return options
@@ -175,6 +178,16 @@ def line_of(row: dict) -> str:
     return "\n".join(lines)
 
 
+def resumed(results: dict, earlier: dict) -> dict:
+    """What a run goes on from: the rows of an earlier one on the same GPU that had a time."""
+    here, there = results["context"]["device"], earlier["context"]["device"]
+    if here != there:
+        sys.exit(f"peers.py: --resume needs results of this GPU, {here}; got those of {there}")
+    # A peer that is missing now may have been there before.
+    peers = {name: told if not told.startswith("missing") else earlier["peers"].get(name, told) for name, told in results["peers"].items()}
+    return {**results, "peers": {**earlier["peers"], **peers}, "rows": [row for row in earlier["rows"] if "us" in row]}
+
+
 def measure(options) -> dict:
     import torch
 
@@ -191,6 +204,10 @@ def measure(options) -> dict:
     ceilings = timing.ceilings()
     torch.cuda.empty_cache()
     results = {"context": context(options), "ceilings": ceilings, "peers": status, "rows": [], "cold_starts": []}
+    if options.resume and options.json.exists():
+        results = resumed(results, json.loads(options.json.read_text()))
+        known = {row["name"] for row in results["rows"]}
+        options.rows = [row for row in options.rows if row.name not in known]
     print(f"copy {ceilings['copy_bytes_per_second'] / 1e12:.2f} TB/s, bf16 product {ceilings['gemm_flop_per_second'] / 1e12:.0f} TFLOP/s")
     for row in options.rows:
         try:

@@ -63,6 +63,7 @@ def test_help_and_wrong_usage():
         (["--peers", "fla_comba,flashattention"], "got 'flashattention'"),
         (["--json", "no/such/folder/file"], "there is no folder no/such/folder"),
         (["--jobs", "-1"], "--jobs must be at least 0"),
+        (["--resume"], "--resume needs --json FILE"),
     ):
         told = run(*words)
         assert told.returncode == 2 and message in told.stderr
@@ -187,6 +188,15 @@ def test_a_run_writes_times_rates_and_peers(results):
     assert row["peers"]["flash_qla"] == {"refusal": "ValueError: not on this machine"}
     assert row["peers"]["sdpa"]["errors"] == {} and "flashinfer" not in row["peers"]
     assert told["rows"][-1]["of_copy_of_same_bytes"] == pytest.approx(5 / 21.5)
+
+
+def test_a_run_goes_on_from_the_rows_there_are():
+    new = {"context": {"device": "H200"}, "rows": [], "peers": {"fla_gdn": "missing: it", "flashinfer": "0.7.2"}}
+    old = {"context": {"device": "H200"}, "rows": [{"name": "a", "us": 1.0}, {"name": "b", "errors": {"o": 1}}], "peers": {"fla_gdn": "0.6.0"}}
+    going_on = peers.resumed(new, old)
+    assert going_on["rows"] == [{"name": "a", "us": 1.0}] and going_on["peers"] == {"fla_gdn": "0.6.0", "flashinfer": "0.7.2"}
+    with pytest.raises(SystemExit, match="needs results of this GPU, H200; got those of H100"):
+        peers.resumed(new, {**old, "context": {"device": "H100"}})
 
 
 @pytest.mark.parametrize("capturable", [True, False])
