@@ -6,10 +6,9 @@ namespace comba::cli {
 
 void add_weights_flag(CLI::App& command, std::string& weights) {
   command
-      .add_option("--weights", weights,
-                  "Matrices as they are (float, default) or as int8: a quarter of the memory, and on the CPU less time")
+      .add_option("--weights", weights, "Of matrices: float (as they are, default), or int8: a quarter of the memory")
       ->check(CLI::IsMember({"float", "int8"}))
-      ->type_name("float|int8");
+      ->type_name("WEIGHTS");
 }
 
 void keep_weights_as(const std::string& weights, models::CausalLM& model) {
