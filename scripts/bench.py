@@ -1,8 +1,9 @@
 """Measures the operator on this machine's CPU, and the published implementations beside it, and writes the results:
 docs/benchmarks/operator-cpu.json; then training steps, docs/benchmarks/training-cpu.json, and the layers of transformers
 as they are and patched, docs/benchmarks/transformers-cpu.json; and from all docs/benchmarks.md (--table only writes that
-again). What was measured on GPUs stands there too: --gpu, --gpu-training, --gpu-decode and --scaling take new results of
-benchmarks/peers.py, `comba bench train`, `comba bench decode` and benchmarks/scaling.py, and measure nothing."""
+again). What was measured on GPUs stands there too: --gpu, --gpu-training, --train-peers, --gpu-decode and --scaling take
+new results of benchmarks/peers.py, `comba bench train`, benchmarks/train_peers.py, `comba bench decode` and
+benchmarks/scaling.py, and measure nothing."""
 
 import argparse
 import json
@@ -23,6 +24,7 @@ GPU = ROOT / "docs/benchmarks/operator-gpu.json"
 # What was measured of whole models on GPUs, and how the page shows it.
 MODELS_ON_GPUS = {
     ROOT / "docs/benchmarks/training-gpu.json": gpu_pages.training_section,
+    ROOT / "docs/benchmarks/train-peers-gpu.json": gpu_pages.train_peers_section,
     ROOT / "docs/benchmarks/decode-gpu.json": gpu_pages.decode_section,
     ROOT / "docs/benchmarks/scaling-gpu.json": gpu_pages.scaling_section,
 }
@@ -264,10 +266,11 @@ def take(flag: str, files: list[pathlib.Path], source: str, kept: pathlib.Path, 
 
 def take_gpu_results(options) -> bool:
     """Whether new results were given."""
-    training, decode, scaling = MODELS_ON_GPUS
+    training, train_peers, decode, scaling = MODELS_ON_GPUS
     given = [
         ("--gpu", options.gpu, "benchmarks/peers.py", GPU, gpu_section),
         ("--gpu-training", options.gpu_training, "comba bench train", training, gpu_pages.training_section),
+        ("--train-peers", options.train_peers, "benchmarks/train_peers.py", train_peers, gpu_pages.train_peers_section),
         ("--gpu-decode", options.gpu_decode, "comba bench decode", decode, gpu_pages.decode_section),
         ("--scaling", options.scaling, "benchmarks/scaling.py", scaling, gpu_pages.scaling_section),
     ]
@@ -286,6 +289,7 @@ def main() -> None:
     parser.add_argument("--layers", action="store_true", help="measure the layers of transformers only, and keep the other results")
     parser.add_argument("--gpu", type=pathlib.Path, metavar="FILE", help="take the results of benchmarks/peers.py in FILE, and measure nothing")
     parser.add_argument("--gpu-training", type=pathlib.Path, nargs="+", metavar="FILE", help="take those of comba bench train")
+    parser.add_argument("--train-peers", type=pathlib.Path, metavar="FILE", help="take those of benchmarks/train_peers.py")
     parser.add_argument("--gpu-decode", type=pathlib.Path, metavar="FILE", help="take those of comba bench decode")
     parser.add_argument("--scaling", type=pathlib.Path, metavar="FILE", help="take those of benchmarks/scaling.py, and draw them")
     options = parser.parse_args()

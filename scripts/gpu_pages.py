@@ -1,5 +1,5 @@
-"""The parts of docs/benchmarks.md on whole models on GPUs, from the files that `comba bench train`, `comba bench decode`
-and benchmarks/scaling.py write, and the picture of how two GPUs spend a step."""
+"""The parts of docs/benchmarks.md on whole models on GPUs, from the files that `comba bench train`, `comba bench decode`,
+benchmarks/train_peers.py and benchmarks/scaling.py write, and the picture of how two GPUs spend a step."""
 
 import pathlib
 
@@ -28,6 +28,26 @@ def training_section(runs: list[dict]) -> list[str]:
         lines += [f"\nWhere the step of {run['context']['model'].removesuffix('.json')} goes ({run['context']['device']}):\n",
                   "| kernels | ms | floor, ms | launches |", "|---|---:|---:|---:|"]
         lines += [f"| {part['class']} | {part['seconds'] * 1e3:.1f} | {_floor(part)} | {part['runs']:.0f} |" for part in run["breakdown"] if part["runs"]]
+    return lines
+
+
+PEER_PROGRAMS = {
+    "fla_comba": "flash-linear-attention, CombaForCausalLM",
+    "compiled_transformer": "transformer in PyTorch, torch.compile",
+}
+
+
+def train_peers_section(results: dict) -> list[str]:
+    context, mine = results["context"], results["rows"][0]
+    missing = "".join(f" Missing: {PEER_PROGRAMS[name]} ({why})." for name, why in results["missing"].items())
+    lines = ["\n## Training beside other programs\n", f"Made by `benchmarks/train_peers.py` ([train-peers-gpu.json](benchmarks/train-peers-gpu.json)): {context['device']}, torch {context['torch']}, "
+             f"{context['date']}, commit {context['commit']}; {context['model'].removesuffix('.json')}, {context['batch_size']} x {context['context_length']} tokens a step, one program after the other. "
+             f"The peers' weights are bf16 without fp32 ones, which moves fewer bytes; their first step counts from the start of the process.{missing}\n",
+             "| program | tokens/s | comba in one pass / it | ms a step | memory, GiB | first step, s |", "|---|---:|---:|---:|---:|---:|"]
+    for row in results["rows"]:
+        name = f"comba, {row['passes']} {'pass' if row['passes'] == 1 else 'passes'} a step" if row["name"] == "comba" else f"{PEER_PROGRAMS[row['name']]} {row['version']}"
+        lines.append(f"| {name} | {row['tokens_per_second']:,.0f} | {row['median_step_seconds'] / mine['median_step_seconds']:.2f} | {row['median_step_seconds'] * 1e3:.1f} | "
+                     f"{row['peak_memory_bytes'] / 2**30:.1f} | {row['first_step_seconds']:.1f} |")
     return lines
 
 
