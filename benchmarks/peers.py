@@ -17,9 +17,7 @@ Needs torch with CUDA and build/release/lib/libcomba_torch.so (COMBA_CUDA=ON mak
 fla and FlashQLA compile for a minute or two a shape: --jobs does that beforehand for several shapes at once."""
 
 import argparse
-import collections
 import concurrent.futures
-import dataclasses
 import datetime
 import json
 import os
@@ -103,18 +101,15 @@ def first_call(options) -> None:
 
 def compile_beforehand(options, peers: list) -> None:
     """Fills the compilers' caches on disk; FlashInfer has none."""
-    pairs = [(row, peer) for row in options.rows for peer in peers if not peer.refusal(row)]
-    pairs = [(row, peer) for row, peer in pairs if peer.name not in ("flashinfer", "sdpa")]
-    # What a row with gradients compiles has the kernels of the forward row; shapes of new dims before more of old ones.
-    with_gradients = {(row.rule, dataclasses.replace(row.case, trains=False), peer.name) for row, peer in pairs if row.operator == "forward_backward"}
-    pairs = [(row, peer) for row, peer in pairs if row.operator != "forward" or (row.rule, row.case, peer.name) not in with_gradients]
-    seen = collections.Counter()
-    order = []
-    for row, peer in pairs:
-        dims = (peer.name, row.case.H, row.case.HV, row.case.K, row.case.V)
-        order.append(seen[dims])
-        seen[dims] += 1
-    pairs = [pair for _, pair in sorted(zip(order, pairs, strict=True), key=lambda entry: entry[0])]
+    pairs = [(row, peer) for row in options.rows for peer in peers if not peer.refusal(row) and peer.name not in ("flashinfer", "sdpa")]
+    # A row with gradients compiles the kernels of the forward row, too. Other batches and lengths are only tuned again,
+    # which must not happen beside other processes.
+    first = {}
+    for row, peer in sorted(pairs, key=lambda pair: pair[0].operator != "forward_backward"):
+        case = row.case
+        kind = "decode_step" if row.operator == "decode_step" else "chunks"
+        first.setdefault((peer.name, kind, case.H, case.HV, case.K, case.V, kind == "chunks" and case.sequences > 1), (row, peer))
+    pairs = list(first.values())
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
         results = pool.map(lambda pair: in_a_process_of_its_own(options, pair[0], pair[1].name), pairs)
         for (row, peer), result in zip(pairs, results, strict=True):

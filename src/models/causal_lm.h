@@ -48,10 +48,10 @@ class CausalLM : public torch::nn::Module {
   at::Device device() const;
 
   /// The initialisation of the paper's released code: linear, convolution and embedding weights ~ N(0,
-  /// initializer_range); o_proj and down_proj ~ U(-1, 1) / sqrt(fan_in) / sqrt(2 L); norms 1; A_log = log U(0, A_init_max);
-  /// dt_bias = inverse softplus of a log-uniform draw from [1e-3, 1e-1]; D = correction_factor; decay = 1. The vectors
-  /// of RWKV7 have the values of its authors.
-  /// The same seed gives the same bits, whatever the number of threads and whatever was drawn before.
+  /// initializer_range); o_proj and down_proj ~ U(-1, 1) / sqrt(fan_in) / sqrt(2 L); norms 1; A_log = log U(0,
+  /// A_init_max); dt_bias = inverse softplus of a log-uniform draw from [1e-3, 1e-1]; D = correction_factor; decay = 1.
+  /// The vectors of RWKV7 have the values of its authors. The same seed gives the same bits, whatever the number of
+  /// threads and whatever was drawn before.
   void initialize(uint64_t seed);
 
   /// Keeps the matrices of all linear maps and the embedding as nn/int8_linear.h says: a quarter of fp32's bytes, for

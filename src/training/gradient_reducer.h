@@ -20,8 +20,8 @@ namespace comba::training {
 /// layout has one shard (stage 0) the buckets are all-reduced in the buffer.
 class GradientReducer {
  public:
-  /// `own` [shard size] receives the sums. `whole` [layout size]: undefined for stage 2, `own` for stage 0. is_early: by parameter,
-  /// whether its gradient comes in the reverse order of the parameters. `group` must outlive this object.
+  /// `own` [shard size] receives the sums. `whole` [layout size]: undefined for stage 2, `own` for stage 0. is_early:
+  /// by parameter, whether its gradient comes in the reverse order of the parameters. `group` must outlive this object.
   GradientReducer(std::vector<at::Tensor> parameters, const std::vector<bool>& is_early, const ShardLayout& layout,
                   distributed::ProcessGroup& group, at::Tensor whole, at::Tensor own);
   ~GradientReducer();
