@@ -270,11 +270,11 @@ def test_the_page_shows_a_file_of_results(results, monkeypatch, tmp_path):
 
 def test_a_file_of_something_else_changes_nothing(monkeypatch, tmp_path):
     bench = bench_script()
-    kept = {name: tmp_path / name for name in ("operator", "training", "decode", "scaling")}
+    kept = {name: tmp_path / name for name in ("operator", "training", "train-peers", "decode", "scaling")}
     monkeypatch.setattr(bench, "GPU", kept["operator"])
     monkeypatch.setattr(bench, "MODELS_ON_GPUS", {path: None for name, path in kept.items() if name != "operator"})
-    for flag, source in (("--gpu", "benchmarks/peers.py"), ("--gpu-training", "comba bench train"), ("--gpu-decode", "comba bench decode"),
-                         ("--scaling", "benchmarks/scaling.py")):
+    for flag, source in (("--gpu", "benchmarks/peers.py"), ("--gpu-training", "comba bench train"), ("--train-peers", "benchmarks/train_peers.py"),
+                         ("--gpu-decode", "comba bench decode"), ("--scaling", "benchmarks/scaling.py")):
         for content in ("{}", "not JSON", "[]"):
             (tmp_path / "other.json").write_text(content)
             monkeypatch.setattr(sys, "argv", ["bench.py", flag, str(tmp_path / "other.json")])
