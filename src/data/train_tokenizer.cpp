@@ -53,7 +53,7 @@ Tokenizer train_tokenizer(const TrainTokenizerOptions& options) {
   require(sent > 0, ErrorCode::invalid_argument,
           "[tokenizer] the inputs must hold text to train on; got none (held-out documents are left alone)");
   const std::string model = trainer.receive(/*is_last=*/true);
-  const Tokenizer tokenizer(std::make_shared<SentencePiece>(model, options.output.string()));
+  Tokenizer tokenizer(std::make_shared<SentencePiece>(model, options.output.string()));
   write_file_atomically(options.output, model);
   return tokenizer;
 }

@@ -138,7 +138,7 @@ at::Tensor gather_columns(at::TensorList gradients, at::IntArrayRef widths) {
   }
   const std::vector<at::Tensor> columns = cut_columns(all, widths);
   for (std::size_t i = fits ? neighbours : 0; i < gradients.size(); ++i) {
-    at::Tensor column = columns[i];
+    const at::Tensor& column = columns[i];
     gradients[i].defined() ? column.copy_(gradients[i]) : column.zero_();
   }
   return all;

@@ -71,7 +71,7 @@ std::vector<at::Tensor> short_convolutions(at::TensorList x, at::TensorList weig
 at::Tensor ShortConvolution::forward(const at::Tensor& x, const TokenSpan& span, at::Tensor* tail) {
   if (tail == nullptr) return short_convolution(x, weight_, {}, span.cu_seqlens);
   if (!at::GradMode::is_enabled() && !span.cu_seqlens.defined()) return short_convolution_step(x, weight_, *tail);
-  const at::Tensor y = short_convolution(x, weight_, *tail, span.cu_seqlens);
+  at::Tensor y = short_convolution(x, weight_, *tail, span.cu_seqlens);
   tail->copy_(at::cat({*tail, x.detach()}, /*dim=*/1).narrow(1, x.size(1), tail->size(1)));
   return y;
 }

@@ -20,6 +20,7 @@ std::vector<NamedParameter> in_flat_order(std::vector<NamedParameter> parameters
 
 std::vector<std::int64_t> sizes_of(const std::vector<NamedParameter>& parameters) {
   std::vector<std::int64_t> sizes;
+  sizes.reserve(parameters.size());
   for (const NamedParameter& parameter : parameters) sizes.push_back(parameter.tensor.numel());
   return sizes;
 }

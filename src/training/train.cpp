@@ -1,5 +1,7 @@
 #include "training/train.h"
 
+#include <ATen/Parallel.h>
+
 #include <algorithm>
 #include <memory>
 #include <optional>
