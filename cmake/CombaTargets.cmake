@@ -69,6 +69,8 @@ function(comba_add_test name)
   set(target test_${name})
   add_executable(${target} ${arg_SOURCES})
   comba_compile_settings(${target})
+  # A test runs once: what the optimiser would spend on it is not won back.
+  target_compile_options(${target} PRIVATE $<$<AND:$<CONFIG:Release>,$<COMPILE_LANGUAGE:CXX>>:-O1>)
   target_include_directories(${target} PRIVATE ${PROJECT_SOURCE_DIR}/tests)
   comba_link(${target} ${arg_DEPS} GTest::gmock GTest::gtest_main)
   target_compile_definitions(${target} PRIVATE COMBA_SOURCE_DIR="${PROJECT_SOURCE_DIR}"
