@@ -1,12 +1,9 @@
 #include "generation/generate.h"
 
-#include <algorithm>
-
 #include "base/message.h"
+#include "generation/continuations.h"
 #include "generation/decoder.h"
 #include "generation/gpu/generate_on_gpu.h"
-#include "generation/read_prompt.h"
-#include "generation/stopwatch.h"
 #include "models/read_tokens.h"
 
 namespace comba::generation {
@@ -39,42 +36,29 @@ class Run {
  public:
   Run(models::CausalLM& model, std::span<const Prompt> prompts, const GenerateOptions& options,
       const GenerateEvents& events)
-      : model_(model),
-        prompts_(prompts),
-        options_(options),
-        events_(events),
-        vocab_(options.vocab > 0 ? options.vocab : model.config().vocab_size),
-        decoder_(model),
-        results_(prompts.size()) {}
+      : model_(model), options_(options), texts_(model, prompts, options, events), decoder_(model) {}
 
   std::vector<Continuation> complete() {
     std::size_t next = 0;
-    while (next < prompts_.size() || !rows_.empty()) {
-      while (next < prompts_.size() && decoder_.num_rows() < options_.batch_size) start(next++);
+    while (next < texts_.size() || !rows_.empty()) {
+      while (next < texts_.size() && decoder_.num_rows() < options_.batch_size) start(next++);
       const std::vector<std::int64_t> tokens = draw();
       if (!tokens.empty()) decoder_.step(tokens);
     }
-    return std::move(results_);
+    return texts_.take();
   }
 
  private:
   struct Row {
     std::size_t text;
     TokenSampler sampler;
-    Clock::time_point start;
   };
 
   /// Reads a prompt and makes it the last row.
   void start(std::size_t text) {
-    const Clock::time_point start = Clock::now();
-    Row row{.text = text, .sampler = TokenSampler(options_.sampling), .start = {}};
-    const ReadPrompt read =
-        read_prompt(model_, prompts_[text], options_.chunk_length, row.sampler, [&](std::int64_t tokens) {
-          if (events_.on_read) events_.on_read(text, tokens);
-        });
+    Row row{.text = text, .sampler = TokenSampler(options_.sampling)};
+    const ReadPrompt read = texts_.read(text, row.sampler);
     decoder_.add(read.state, read.next_logits);
-    row.start = Clock::now();
-    results_[text].seconds_reading = seconds_since(start);
     rows_.push_back(std::move(row));
   }
 
@@ -85,7 +69,7 @@ class Run {
       if (const auto finish = draw(rows_[row])) {
         end(row, *finish);
       } else {
-        tokens.push_back(results_[rows_[row].text].tokens.back());
+        tokens.push_back(texts_[rows_[row].text].tokens.back());
         ++row;
       }
     }
@@ -94,28 +78,18 @@ class Run {
 
   /// Draws one token, or says why there is none to be read.
   std::optional<Finish> draw(Row& row) {
-    Continuation& result = results_[row.text];
-    const auto num_tokens = [&] { return static_cast<std::int64_t>(result.tokens.size()); };
-    const auto index = static_cast<std::int64_t>(&row - rows_.data());
-    if (num_tokens() >= options_.max_tokens) return Finish::length;
-    const std::int64_t token = row.sampler.sample(decoder_.next_logits(index).first(static_cast<std::size_t>(vocab_)));
-    if (token == options_.stop_token) return Finish::stop_token;
-    result.tokens.push_back(token);
-    if (events_.on_token && !events_.on_token(row.text, token)) return Finish::callback;
-    if (num_tokens() == options_.max_tokens && !options_.keep_states) return Finish::length;  // nobody reads on
-    return std::nullopt;
+    if (texts_.is_complete(row.text)) return Finish::length;
+    const auto logits = decoder_.next_logits(static_cast<std::int64_t>(&row - rows_.data()));
+    return texts_.accept(row.text, row.sampler.sample(texts_.drawable(logits)));
   }
 
   void end(std::size_t index, Finish finish) {
     const auto row_number = static_cast<std::int64_t>(index);
     const Row row = std::move(rows_[index]);
-    Continuation& result = results_[row.text];
-    result.finish = finish;
-    result.seconds_generating = seconds_since(row.start);
-    if (options_.keep_states) result.state = state_after(row, row_number, finish);
+    if (options_.keep_states) texts_[row.text].state = state_after(row, row_number, finish);
     rows_.erase(rows_.begin() + row_number);
     decoder_.remove(row_number);
-    if (events_.on_end) events_.on_end(row.text, result);
+    texts_.end(row.text, finish);
   }
 
   TextState state_after(const Row& row, std::int64_t row_number, Finish finish) {
@@ -124,7 +98,7 @@ class Run {
                     .next_logits = at::tensor(c10::ArrayRef<float>(logits.data(), logits.size())),
                     .recent_tokens = row.sampler.recent()};
     if (finish == Finish::callback) {  // its last token has been drawn and not read
-      const std::int64_t last = results_[row.text].tokens.back();
+      const std::int64_t last = texts_[row.text].tokens.back();
       state.next_logits = models::read_tokens(model_, {&last, 1}, state.model, /*chunk_length=*/1);
     }
     if (finish == Finish::stop_token && !state.recent_tokens.empty()) state.recent_tokens.pop_back();  // not part of it
@@ -132,13 +106,10 @@ class Run {
   }
 
   models::CausalLM& model_;
-  std::span<const Prompt> prompts_;
   const GenerateOptions& options_;
-  const GenerateEvents& events_;
-  std::int64_t vocab_;
+  Continuations texts_;
   Decoder decoder_;
   std::vector<Row> rows_;  // of the decoder
-  std::vector<Continuation> results_;
 };
 
 }  // namespace

@@ -3,9 +3,8 @@
 #include <algorithm>
 
 #include "base/message.h"
+#include "generation/continuations.h"
 #include "generation/gpu/step_decoder.h"
-#include "generation/read_prompt.h"
-#include "generation/stopwatch.h"
 #include "models/read_tokens.h"
 
 namespace comba::generation {
@@ -19,57 +18,47 @@ class GpuRun {
       : model_(model),
         prompts_(prompts),
         options_(options),
-        events_(events),
-        vocab_(options.vocab > 0 ? options.vocab : model.config().vocab_size),
-        decoder_(model, std::min<std::int64_t>(options.batch_size, static_cast<std::int64_t>(prompts.size())), vocab_),
-        results_(prompts.size()) {}
+        texts_(model, prompts, options, events),
+        decoder_(model, std::min<std::int64_t>(options.batch_size, static_cast<std::int64_t>(prompts.size())),
+                 texts_.vocab()) {}
 
   std::vector<Continuation> complete() {
     const std::size_t ahead = options_.keep_states ? 0 : 1;  // a state must not have read what is not in the text
     std::size_t next = 0;
-    while (next < prompts_.size() || !texts_.empty()) {
-      while (next < prompts_.size() && !decoder_.is_full()) start(next++);
-      if (texts_.empty()) continue;
+    while (next < texts_.size() || !rows_.empty()) {
+      while (next < texts_.size() && !decoder_.is_full()) start(next++);
+      if (rows_.empty()) continue;
       decoder_.launch();
       if (decoder_.num_unread() > ahead) take_tokens();
     }
-    return std::move(results_);
+    return texts_.take();
   }
 
  private:
-  struct Text {
-    std::size_t index;  ///< of its prompt
-    SlotTable::Row row;
+  struct Row {
+    std::size_t text;
+    SlotTable::Row place;
     TokenSampler sampler;  ///< for the first token, and to know the recent ones
-    Clock::time_point start;
   };
 
-  void start(std::size_t index) {
-    const Clock::time_point start = Clock::now();
-    Text text{.index = index, .row = {}, .sampler = TokenSampler(options_.sampling), .start = {}};
-    ReadPrompt read =
-        read_prompt(model_, prompts_[index], options_.chunk_length, text.sampler, [&](std::int64_t tokens) {
-          if (events_.on_read) events_.on_read(index, tokens);
-        });
-    text.start = Clock::now();
-    results_[index].seconds_reading = seconds_since(start);
-    const auto logits = logits_of(read.next_logits);
-    std::optional<Finish> finish;
-    if (options_.max_tokens == 0) finish = Finish::length;
-    const std::vector<std::int64_t> before = text.sampler.recent();
-    if (!finish) finish = accept(text, text.sampler.sample(logits));
-    if (finish) {
-      if (finish == Finish::stop_token) text.sampler = observer_of(before);
-      if (options_.keep_states) keep_state(text, std::move(read.state), read.next_logits, *finish);
-      return end(text, *finish);
+  void start(std::size_t text) {
+    Row row{.text = text, .place = {}, .sampler = TokenSampler(options_.sampling)};
+    ReadPrompt read = texts_.read(text, row.sampler);
+    const std::vector<std::int64_t> before = row.sampler.recent();
+    if (const auto finish = draw_first(row, read.next_logits)) {
+      if (finish == Finish::stop_token) row.sampler = observer_of(before);
+      if (options_.keep_states) keep_state(row, std::move(read.state), read.next_logits, *finish);
+      return texts_.end(text, *finish);
     }
-    text.row = decoder_.join(read.state, results_[index].tokens.back(), options_.sampling, /*num_drawn=*/1,
-                             text.sampler.recent());
-    texts_.push_back(std::move(text));
+    row.place =
+        decoder_.join(read.state, texts_[text].tokens.back(), options_.sampling, /*num_drawn=*/1, row.sampler.recent());
+    rows_.push_back(std::move(row));
   }
 
-  std::span<const float> logits_of(const at::Tensor& logits) const {
-    return {logits.const_data_ptr<float>(), static_cast<std::size_t>(vocab_)};
+  std::optional<Finish> draw_first(Row& row, const at::Tensor& logits) {
+    if (texts_.is_complete(row.text)) return Finish::length;
+    const std::span all(logits.const_data_ptr<float>(), static_cast<std::size_t>(logits.numel()));
+    return texts_.accept(row.text, row.sampler.sample(texts_.drawable(all)));
   }
   TokenSampler observer_of(const std::vector<std::int64_t>& recent) const {
     TokenSampler sampler(options_.sampling);
@@ -77,39 +66,27 @@ class GpuRun {
     return sampler;
   }
 
-  /// Adds a drawn token to its text, or says why it ends before that, or with that.
-  std::optional<Finish> accept(Text& text, std::int64_t token) {
-    Continuation& result = results_[text.index];
-    const auto num_tokens = [&] { return static_cast<std::int64_t>(result.tokens.size()); };
-    if (num_tokens() >= options_.max_tokens) return Finish::length;
-    if (token == options_.stop_token) return Finish::stop_token;
-    result.tokens.push_back(token);
-    if (events_.on_token && !events_.on_token(text.index, token)) return Finish::callback;
-    if (num_tokens() == options_.max_tokens && !options_.keep_states) return Finish::length;  // nobody reads on
-    return std::nullopt;
-  }
-
   void take_tokens() {
     for (const StepDecoder::Drawn& drawn : decoder_.read()) {
-      const auto found = std::ranges::find(texts_, drawn.text, &Text::row);
-      const std::size_t before = results_[found->index].tokens.size();
-      const std::optional<Finish> finish = accept(*found, drawn.token);
-      if (results_[found->index].tokens.size() > before) found->sampler.observe({&drawn.token, 1});
+      const auto found = std::ranges::find(rows_, drawn.text, &Row::place);
+      const std::size_t before = texts_[found->text].tokens.size();
+      const std::optional<Finish> finish = texts_.accept(found->text, drawn.token);
+      if (texts_[found->text].tokens.size() > before) found->sampler.observe({&drawn.token, 1});
       if (!finish) continue;
-      Text text = std::move(*found);
-      texts_.erase(found);
+      const Row row = std::move(*found);
+      rows_.erase(found);
       if (options_.keep_states) {
-        keep_state(text, decoder_.state(text.row), decoder_.next_logits(text.row), *finish);
+        keep_state(row, decoder_.state(row.place), decoder_.next_logits(row.place), *finish);
       }
-      decoder_.leave(text.row);
-      end(text, *finish);
+      decoder_.leave(row.place);
+      texts_.end(row.text, *finish);
     }
   }
 
   /// `state` and `next_logits` are those before the last token was drawn.
-  void keep_state(const Text& text, models::ModelState state, at::Tensor next_logits, Finish finish) {
-    Continuation& result = results_[text.index];
-    const Prompt& prompt = prompts_[text.index];
+  void keep_state(const Row& row, models::ModelState state, at::Tensor next_logits, Finish finish) {
+    Continuation& result = texts_[row.text];
+    const Prompt& prompt = prompts_[row.text];
     state.position = (prompt.after ? prompt.after->model.position : 0) +
                      static_cast<std::int64_t>(prompt.tokens.size() + result.tokens.size());
     if (finish == Finish::callback) {  // its last token has been drawn and not read
@@ -118,24 +95,15 @@ class GpuRun {
       next_logits = models::read_tokens(model_, {&last, 1}, state, /*chunk_length=*/1);
     }
     result.state =
-        TextState{.model = std::move(state), .next_logits = next_logits, .recent_tokens = text.sampler.recent()};
-  }
-
-  void end(const Text& text, Finish finish) {
-    Continuation& result = results_[text.index];
-    result.finish = finish;
-    result.seconds_generating = seconds_since(text.start);
-    if (events_.on_end) events_.on_end(text.index, result);
+        TextState{.model = std::move(state), .next_logits = next_logits, .recent_tokens = row.sampler.recent()};
   }
 
   models::CausalLM& model_;
   std::span<const Prompt> prompts_;
   const GenerateOptions& options_;
-  const GenerateEvents& events_;
-  std::int64_t vocab_;
+  Continuations texts_;
   StepDecoder decoder_;
-  std::vector<Text> texts_;
-  std::vector<Continuation> results_;
+  std::vector<Row> rows_;  // of the decoder
 };
 
 }  // namespace

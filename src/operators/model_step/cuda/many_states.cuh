@@ -1,6 +1,7 @@
 #pragma once
 
-#include "operators/model_step/cuda/state_update.cuh"
+#include "operators/model_step/cuda/dependent_launch.cuh"
+#include "operators/model_step/cuda/state_rule.cuh"
 
 /// What state_update.cuh computes, to the bit, for so many states that the memory's rate decides.
 ///
@@ -18,48 +19,12 @@ namespace comba::model_step::cuda {
 
 inline constexpr int kWideSlice = 2 * kSlice, kWideStages = 2, kWideRows = 2 * kMostRows;
 
-struct WideSums {
-  float recalled[8][kWideSlice], read[8][kWideSlice];
-  float qq[8], kk[8], qk[8];
-};
-
 template <class StateElement>
 struct WideShared {
-  typename StateVector<StateElement>::Raw state[kWideStages][kWideRows]
-                                               [256];  // each thread reads what it copied itself
-  WideSums sums[2];
+  // Each thread reads what it copied itself.
+  typename StateVector<StateElement>::Raw state[kWideStages][kWideRows][256];
+  WarpSums<kWideSlice> sums[2];
 };
-
-__device__ inline RowSums sum_over_block(RowSums sums, WideSums& shared) {
-  constexpr int kColumnLanes = kWideSlice / kLaneColumns;
-  const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
-  const auto over_lanes = [](float& x) {
-#pragma unroll
-    for (int distance = kColumnLanes; distance < 32; distance *= 2) x += __shfl_xor_sync(~0u, x, distance);
-  };
-#pragma unroll
-  for (int c = 0; c < kLaneColumns; ++c) over_lanes(sums.recalled[c]), over_lanes(sums.read[c]);
-  over_lanes(sums.qq), over_lanes(sums.kk), over_lanes(sums.qk);
-  const int column = lane % kColumnLanes * kLaneColumns;
-  const auto vector = [](float* x) { return reinterpret_cast<float4*>(x); };
-  if (lane < kColumnLanes) {
-    *vector(&shared.recalled[warp][column]) =
-        make_float4(sums.recalled[0], sums.recalled[1], sums.recalled[2], sums.recalled[3]);
-    *vector(&shared.read[warp][column]) = make_float4(sums.read[0], sums.read[1], sums.read[2], sums.read[3]);
-  }
-  if (lane == 0) shared.qq[warp] = sums.qq, shared.kk[warp] = sums.kk, shared.qk[warp] = sums.qk;
-  __syncthreads();
-  RowSums all;
-#pragma unroll
-  for (int w = 0; w < 8; ++w) {
-    const float4 recalled = *vector(&shared.recalled[w][column]), read = *vector(&shared.read[w][column]);
-    all.recalled[0] += recalled.x, all.recalled[1] += recalled.y;
-    all.recalled[2] += recalled.z, all.recalled[3] += recalled.w;
-    all.read[0] += read.x, all.read[1] += read.y, all.read[2] += read.z, all.read[3] += read.w;
-    all.qq += shared.qq[w], all.kk += shared.kk[w], all.qk += shared.qk[w];
-  }
-  return all;
-}
 
 /// Precondition: K is even, and V a multiple of kWideSlice.
 template <class StateElement>
@@ -138,78 +103,32 @@ __global__ __launch_bounds__(256, 3) void update_many_states(const StateUpdate<S
     const Item after = item_of(number + 2 * num_blocks);
     inputs = fetch(next);
     if (item.slot >= 0) {  // otherwise `mixed` keeps what it had: nobody reads it
-      const int head = item.head, key_head = head / (x.HV / x.H), column = item.slice * kWideSlice + lane_column;
-      const float b = x.b ? x.b[key_head] : 1;
-      const float correction = (x.d ? x.d[key_head] : 0) * (x.corrects_by_p ? b : 1);
-      const float rate = -expf(x.A_log[head]), shifted = now.a + x.dt_bias[head];
-      const uint2 weight = *reinterpret_cast<const uint2*>(x.norm + column);
+      const int column = item.slice * kWideSlice + lane_column;
+      const HeadConstants constants = head_constants(x, item.head, column);
+      const auto key_of = [&](int i) { return i % 2 ? high(now.keys[i / 2]) : low(now.keys[i / 2]); };
+      const Gates gates = gates_of(x, constants, now.a, now.step);
       wait_for_copies<kWideStages - 1>();
       RowSums sums[2];  // of the first and of the second of each pair of rows
 #pragma unroll
       for (int i = 0; i < kWideRows; ++i) {
-        RowSums& sum = sums[i % 2];
-        const float key = i % 2 ? high(now.keys[i / 2]) : low(now.keys[i / 2]);
-        const float query = (i % 2 ? high(now.queries[i / 2]) : low(now.queries[i / 2])) - correction * key;
+        const float query = i % 2 ? high(now.queries[i / 2]) : low(now.queries[i / 2]);
         float state[kLaneColumns] = {};
         if (first_row + row_of(i) < x.K) Vector::unpack(shared.state[stage][i][thread], state);
-#pragma unroll
-        for (int c = 0; c < kLaneColumns; ++c) {
-          sum.recalled[c] = fmaf(key, state[c], sum.recalled[c]);
-          sum.read[c] = fmaf(query, state[c], sum.read[c]);
-        }
-        sum.qq = fmaf(query, query, sum.qq), sum.kk = fmaf(key, key, sum.kk), sum.qk = fmaf(query, key, sum.qk);
+        sums[i % 2].add(key_of(i), query - constants.correction * key_of(i), state);
       }
-#pragma unroll
-      for (int c = 0; c < kLaneColumns; ++c) {
-        sums[0].recalled[c] += sums[1].recalled[c], sums[0].read[c] += sums[1].read[c];
-      }
-      sums[0].qq += sums[1].qq, sums[0].kk += sums[1].kk, sums[0].qk += sums[1].qk;
-      const float g = rate * (fmaxf(shifted, 0) + log1pf(expf(-fabsf(shifted))));
-      const float alpha = expf(g < -128 ? -128 : g), beta = x.beta_scale / (1 + expf(-now.step));
+      sums[0].add(sums[1]);
       const RowSums all = sum_over_block(sums[0], shared.sums[turn]);
       turn ^= 1;
-
-      const float rq = x.normalizes ? rsqrtf(all.qq + x.eps) : 1, rk = x.normalizes ? rsqrtf(all.kk + x.eps) : 1;
-      const float rp = x.normalizes && x.corrects_by_p ? rk : b * rk;  // p = rp k
-      const float seen = x.decays_first ? alpha : 1;
-      float values[kLaneColumns], gate[kLaneColumns], weights[kLaneColumns];
-      StateVector<bf16>::unpack(now.values, values);
-      StateVector<bf16>::unpack(now.gate, gate);
-      StateVector<bf16>::unpack(weight, weights);
-      float u[kLaneColumns], y[kLaneColumns], squares = 0;
-#pragma unroll
-      for (int c = 0; c < kLaneColumns; ++c) {
-        u[c] = beta * (values[c] - seen * rp * all.recalled[c]);
-        const float o = as_float(as_bf16(x.scale * (alpha * rq * all.read[c] + u[c] * (rq * rk * all.qk))));
-        squares = fmaf(o, o, squares);
-        const float f = x.gate == Gate::none ? 1 : x.gate == Gate::silu ? silu(gate[c]) : sigmoid(gate[c]);
-        y[c] = o * weights[c] * f;
-      }
-      StateElement* const mine = place_of(item);
+      const Outcome outcome = outcome_of(x, all, constants, gates, now.values, now.gate);
+      write_outcome<kWideSlice>(x, outcome, item.row, item.head, column);
 #pragma unroll
       for (int i = 0; i < kWideRows; ++i) {
         if (first_row + row_of(i) >= x.K) continue;
-        const float key = i % 2 ? high(now.keys[i / 2]) : low(now.keys[i / 2]);
         float state[kLaneColumns];
         Vector::unpack(shared.state[stage][i][thread], state);
-#pragma unroll
-        for (int c = 0; c < kLaneColumns; ++c) state[c] = fmaf(rk * key, u[c], alpha * state[c]);
-        __stcs(reinterpret_cast<typename Vector::Raw*>(mine + static_cast<std::int64_t>(row_of(i)) * x.V),
+        outcome.update(key_of(i), state);
+        __stcs(reinterpret_cast<typename Vector::Raw*>(place_of(item) + static_cast<std::int64_t>(row_of(i)) * x.V),
                Vector::packed(state));
-      }
-      if (thread < 32) {
-#pragma unroll
-        for (int distance = 1; distance < kSlice / kLaneColumns; distance *= 2) {
-          squares += __shfl_xor_sync(~0u, squares, distance);
-        }
-        const std::int64_t place = static_cast<std::int64_t>(item.row) * x.HV + head;
-        if (lane_column % kSlice == 0 && thread < kWideSlice / kLaneColumns) {
-          x.squares[place * kSlices + column / kSlice] = squares;
-        }
-        if (thread < kWideSlice / kLaneColumns) {
-          bf16* const to = x.mixed + static_cast<std::int64_t>(item.row) * x.mixed_stride + head * x.V + column;
-          *reinterpret_cast<uint2*>(to) = StateVector<bf16>::packed(y);
-        }
       }
     }
     copy_state(stage, after);
