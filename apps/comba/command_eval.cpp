@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "base/file_content.h"
 #include "base/message.h"
 #include "base/number_checks.h"
 #include "command.h"
@@ -191,7 +192,9 @@ void score_last_word_file(const EvalFlags& flags) {
   evaluation::LastWordResult result;
   {
     ProgressLine progress;
-    result = evaluation::score_last_words(*subject.model, subject.tokenizer, texts, counter(progress, texts.size()));
+    result = as_content_of(flags.last_word, [&] {
+      return evaluation::score_last_words(*subject.model, subject.tokenizer, texts, counter(progress, texts.size()));
+    });
   }
   if (flags.json) {
     Json json = describe(flags, subject);
@@ -237,8 +240,10 @@ void score_choices_file(const EvalFlags& flags) {
   evaluation::ChoicesResult result;
   {
     ProgressLine progress;
-    result =
-        evaluation::score_choices(*subject.model, subject.tokenizer, questions, counter(progress, questions.size()));
+    result = as_content_of(flags.choices, [&] {
+      return evaluation::score_choices(*subject.model, subject.tokenizer, questions,
+                                       counter(progress, questions.size()));
+    });
   }
   if (flags.json) {
     Json json = describe(flags, subject);
