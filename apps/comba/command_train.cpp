@@ -85,11 +85,10 @@ class TrainDisplay : public training::TrainObserver {
     std::int64_t num_parameters = 0;
     for (const at::Tensor& parameter : model.parameters()) num_parameters += parameter.numel();
     const std::string processes = num_processes_ > 1 ? fmt::format("{} processes, each with ", num_processes_) : "";
-    const int threads = at::get_num_threads();
-    const std::string where = device_.is_cpu() ? fmt::format("{} thread{}", threads, threads == 1 ? "" : "s")
-                                               : fmt::format("a GPU ({})", rates_.name);
-    progress_.note(fmt::format("model: {} parameters; {} steps of {} tokens; {}{}", format_count(num_parameters),
-                               format_count(num_steps_), format_count(tokens_per_step_), processes, where));
+    const std::string where =
+        device_.is_cpu() ? format_counted(at::get_num_threads(), "thread") : fmt::format("a GPU ({})", rates_.name);
+    progress_.note(fmt::format("model: {} parameters; {} of {} tokens; {}{}", format_count(num_parameters),
+                               format_counted(num_steps_, "step"), format_count(tokens_per_step_), processes, where));
     progress_.note(data_);
     if (first_step > 0) {
       progress_.note(fmt::format("{} {}",

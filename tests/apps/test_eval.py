@@ -85,6 +85,9 @@ def test_wrong_examples_are_named(comba, flag, line, complaint):
 
 
 def test_wrong_usage(comba):
+    comba.succeed("data", "pack", "texts/a.txt", "--out", "one.data")
+    assert "got none in heldout of one.data (`comba data pack --heldout tail`" in comba.fail(2, *EVAL, "--data", "one.data")
+    assert "bytes       380 in 1 document, read in" in comba.succeed(*EVAL, "--data", "one.data", "--split", "train")
     assert "--data, --last-word or --choices" in comba.fail(2, *EVAL)
     assert "excludes" in comba.fail(2, *EVAL, "--data", "data", "--last-word", "x")
     assert "excludes" in comba.fail(2, *EVAL, "--data", "data", "--window", 3, "--carry-state")
