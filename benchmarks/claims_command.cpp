@@ -7,7 +7,7 @@
 #include <memory>
 
 #include "base/file.h"
-#include "base/number_checks.h"
+#include "bench_flags.h"
 #include "claims.h"
 
 namespace comba::benchmarks {
@@ -43,28 +43,17 @@ void run(const Flags& flags) {
 void register_claims(CLI::App& program) {
   auto flags = std::make_shared<Flags>();
   ClaimsBench& bench = flags->bench;
-  const auto positive = must_be_positive;
   CLI::App* command = program.add_subcommand("claims", "the paper's claim on speed, measured again")->footer(kDetails);
   command->add_option("--device", bench.device, "cuda: the first GPU (default), or cpu")
-      ->check(CLI::IsMember({"cuda", "cpu"}))
-      ->type_name("DEVICE");
-  command->add_option("--lengths", bench.lengths, "Tokens of a sequence (default 1024,2048,4096,8192,16384)")
-      ->delimiter(',')
-      ->check(positive)
-      ->type_name("N,..");
-  command->add_option("--head-dims", bench.head_dims, "Dims of a head (default 128,256)")
-      ->delimiter(',')
-      ->check(positive)
-      ->type_name("N,..");
-  command->add_option("--batch-size", bench.batch_size, "Sequences (default 8)")->check(positive)->type_name("N");
-  command->add_option("--width", bench.width, "Heads times their dim; half of it at 256 (default 2048)")
-      ->check(positive)
-      ->type_name("N");
-  command->add_option("--repetitions", bench.repetitions, "Of each row (default 12)")->check(positive)->type_name("N");
-  command->add_option("--json", flags->json, "Also write everything measured to this file")->type_name("FILE");
-  command->add_option("--threads", flags->threads, "Threads of the CPU; 0: as many as LibTorch takes by itself")
-      ->check(must_not_be_negative)
-      ->type_name("N");
+      ->check(CLI::IsMember({"cuda", "cpu"}).description(""))
+      ->type_name("cuda|cpu");
+  add_counts(*command, "--lengths", bench.lengths, "Tokens of a sequence (default 1024,2048,4096,8192,16384)");
+  add_counts(*command, "--head-dims", bench.head_dims, "Dims of a head (default 128,256)");
+  add_count(*command, "--batch-size", bench.batch_size, "Sequences (default 8)");
+  add_count(*command, "--width", bench.width, "Heads times their dim; half of it at 256 (default 2048)");
+  add_count(*command, "--repetitions", bench.repetitions, "Of each row (default 12)");
+  add_json_flag(*command, flags->json);
+  add_threads_flag(*command, flags->threads);
   command->callback([flags] { run(*flags); });
 }
 

@@ -7,6 +7,7 @@
 
 #include "base/file.h"
 #include "base/number_checks.h"
+#include "bench_flags.h"
 #include "decode_bench.h"
 
 namespace comba::benchmarks {
@@ -41,28 +42,19 @@ void register_decode(CLI::App& program) {
   CLI::App* command = program.add_subcommand("decode", "generation by a model, token by token")->footer(kDetails);
   command->add_option("--model", bench.model, "config.json of the model")->required()->type_name("FILE");
   command->add_option("--device", bench.device, "cuda: the first GPU (default)")
-      ->check(CLI::IsMember({"cuda"}))
-      ->type_name("DEVICE");
-  command->add_option("--batch-size", bench.batch_sizes, "Texts side by side; several with commas (default 1,128)")
-      ->delimiter(',')
-      ->check(must_be_positive)
-      ->type_name("N,..");
+      ->check(CLI::IsMember({"cuda"}).description(""))
+      ->type_name("cuda");
+  add_counts(*command, "--batch-size", bench.batch_sizes, "Texts side by side; several with commas (default 1,128)");
   command->add_option("--state-dtype", bench.state_dtype, "Of the recurrent states: f32 (default) or bf16")
-      ->check(CLI::IsMember({"f32", "bf16"}))
-      ->type_name("DTYPE");
-  command->add_option("--prompt-tokens", bench.prompt_tokens, "Also time the reading of a prompt of so many tokens")
-      ->check(must_be_positive)
-      ->type_name("N");
-  command->add_option("--chunk", bench.chunk_length, "Tokens of the prompt read at once (default 8192)")
-      ->check(must_be_positive)
-      ->type_name("N");
+      ->check(CLI::IsMember({"f32", "bf16"}).description(""))
+      ->type_name("f32|bf16");
+  add_count(*command, "--prompt-tokens", bench.prompt_tokens, "Also time the reading of a prompt of so many tokens");
+  add_count(*command, "--chunk", bench.chunk_length, "Tokens of the prompt read at once (default 8192)");
   command->add_option("--temperature", bench.temperature, "Of the draws; 0: always the likeliest (default 1)")
       ->check(must_not_be_negative)
       ->type_name("X");
-  command->add_option("--steps", bench.steps, "Steps of each sample, of which there are 9 (default 32)")
-      ->check(must_be_positive)
-      ->type_name("N");
-  command->add_option("--json", flags->json, "Also write everything measured to this file")->type_name("FILE");
+  add_count(*command, "--steps", bench.steps, "Steps of each sample, of which there are 9 (default 32)");
+  add_json_flag(*command, flags->json);
   command->callback([flags] { run(*flags); });
 }
 

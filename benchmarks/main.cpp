@@ -9,6 +9,7 @@
 #include "base/file.h"
 #include "base/message.h"
 #include "base/number_checks.h"
+#include "bench_flags.h"
 #include "claims_command.h"
 #include "comba/error.h"
 #include "decode_command.h"
@@ -94,13 +95,11 @@ int run(int argc, char** argv) {
               "  comba bench operator --filter 'forward .*D128'");
   program.require_subcommand(1);
   command->add_option("--device", flags.device, "Where to run: cpu (default), or cuda: the first GPU")
-      ->check(CLI::IsMember({"cpu", "cuda"}))
-      ->type_name("DEVICE");
+      ->check(CLI::IsMember({"cpu", "cuda"}).description(""))
+      ->type_name("cpu|cuda");
   command->add_option("--filter", flags.filter, "Only rows whose name matches, and their ceilings")->type_name("REGEX");
-  command->add_option("--json", flags.json, "Also write everything measured to this file")->type_name("FILE");
-  command->add_option("--threads", flags.threads, "Threads of the CPU; 0: as many as LibTorch takes by itself")
-      ->check(must_not_be_negative)
-      ->type_name("N");
+  add_json_flag(*command, flags.json);
+  add_threads_flag(*command, flags.threads);
   command
       ->add_option_function<int>(
           "--repetitions", [&](int count) { flags.measure.repetitions = flags.gpu_repetitions = count; },

@@ -6,7 +6,7 @@
 #include <memory>
 
 #include "base/file.h"
-#include "base/number_checks.h"
+#include "bench_flags.h"
 #include "train_bench.h"
 
 namespace comba::benchmarks {
@@ -30,10 +30,6 @@ struct Flags {
   int threads = 0;
   bool no_graph = false;
 };
-
-CLI::Option* add_count(CLI::App& command, const char* name, std::int64_t& value, const char* description) {
-  return command.add_option(name, value, description)->check(must_be_positive)->type_name("N");
-}
 
 void run(const Flags& flags) {
   if (flags.threads > 0) at::set_num_threads(flags.threads);
@@ -61,10 +57,8 @@ void register_train(CLI::App& program) {
   command->add_flag("--no-graph", flags->no_graph, "No CUDA graphs");
   command->add_flag("--breakdown", bench.breakdown, "Print the time by class of GPU kernel");
   command->add_option("--trace", bench.trace, "Write a Chrome trace of three more steps")->type_name("FILE");
-  command->add_option("--json", flags->json, "Also write everything measured to this file")->type_name("FILE");
-  command->add_option("--threads", flags->threads, "Threads of the CPU; 0: as many as LibTorch takes by itself")
-      ->check(must_not_be_negative)
-      ->type_name("N");
+  add_json_flag(*command, flags->json);
+  add_threads_flag(*command, flags->threads);
   command->callback([flags] { run(*flags); });
 }
 

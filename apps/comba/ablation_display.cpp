@@ -79,10 +79,11 @@ void print_ablation(const std::filesystem::path& path) {
   }
   fmt::print("{:<{}} {:>5}  {}\n", "variant", width, "cells", "held-out loss, nats a token");
   for (const std::string& variant : order) {
-    const Statistics loss = statistics_of(losses[variant]);
-    const std::string text =
-        losses[variant].empty() ? "diverged" : fmt::format("{:.4f} +- {:.4f}", loss.mean, loss.deviation);
-    fmt::print("{:<{}} {:>5}  {}\n", variant, width, losses[variant].size(), text);
+    const std::vector<double>& values = losses[variant];
+    const Statistics loss = statistics_of(values);
+    std::string text = values.empty() ? "diverged" : fmt::format("{:.4f}", loss.mean);
+    if (values.size() > 1) text += fmt::format(" +- {:.4f}", loss.deviation);
+    fmt::print("{:<{}} {:>5}  {}\n", variant, width, values.size(), text);
   }
   fmt::print("\nwritten to {}; python -m comba.plot_ablation draws it\n", path.string());
 }

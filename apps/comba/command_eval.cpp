@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "base/file_content.h"
 #include "base/message.h"
 #include "base/number_checks.h"
 #include "command.h"
@@ -139,8 +140,8 @@ void print_data_result(const EvalFlags& flags, const Subject& subject, const eva
   }
   print_model_row(flags, subject);
   print_row("split", fmt::format("{} of {}", name_of(flags.split), flags.data.string()));
-  print_row("bytes", fmt::format("{} in {} documents, read in {}", format_count(result.bytes),
-                                 format_count(result.documents), format_duration(seconds)));
+  print_row("bytes", fmt::format("{} in {}, read in {}", format_count(result.bytes),
+                                 format_counted(result.documents, "document"), format_duration(seconds)));
   print_row("tokens", fmt::format("{} scored{}", format_count(result.tokens),
                                   result.skipped_tokens == 0
                                       ? ""
@@ -153,6 +154,10 @@ void print_data_result(const EvalFlags& flags, const Subject& subject, const eva
 
 void score_data(const EvalFlags& flags) {
   const auto dataset = data::TokenDataset::open(flags.data, flags.split);
+  require(
+      dataset.num_documents() > 0, ErrorCode::invalid_argument, "[eval] there must be documents to score; got none in ",
+      name_of(flags.split), " of ", flags.data.string(),
+      flags.split == data::Split::heldout ? " (`comba data pack --heldout tail` holds the ends of few files out)" : "");
   const Subject subject = load(flags);
   require(subject.tokenizer.to_json() == dataset.tokenizer().to_json(), ErrorCode::invalid_argument,
           "[eval] model and data must have one tokenizer; got ", subject.tokenizer.description(), " and ",
@@ -191,7 +196,9 @@ void score_last_word_file(const EvalFlags& flags) {
   evaluation::LastWordResult result;
   {
     ProgressLine progress;
-    result = evaluation::score_last_words(*subject.model, subject.tokenizer, texts, counter(progress, texts.size()));
+    result = as_content_of(flags.last_word, [&] {
+      return evaluation::score_last_words(*subject.model, subject.tokenizer, texts, counter(progress, texts.size()));
+    });
   }
   if (flags.json) {
     Json json = describe(flags, subject);
@@ -237,8 +244,10 @@ void score_choices_file(const EvalFlags& flags) {
   evaluation::ChoicesResult result;
   {
     ProgressLine progress;
-    result =
-        evaluation::score_choices(*subject.model, subject.tokenizer, questions, counter(progress, questions.size()));
+    result = as_content_of(flags.choices, [&] {
+      return evaluation::score_choices(*subject.model, subject.tokenizer, questions,
+                                       counter(progress, questions.size()));
+    });
   }
   if (flags.json) {
     Json json = describe(flags, subject);

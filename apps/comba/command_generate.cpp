@@ -196,8 +196,8 @@ void register_generate(CLI::App& program) {
       ->check(must_be_positive)
       ->type_name("N");
   command->add_option("--dtype", flags->dtype, "Of the weights: f32 or bf16 (default f32, on a GPU bf16)")
-      ->check(CLI::IsMember({"f32", "bf16"}))
-      ->type_name("DTYPE");
+      ->check(CLI::IsMember({"f32", "bf16"}).description(""))
+      ->type_name("f32|bf16");
   add_weights_flag(*command, flags->weights);
   command->add_flag("--no-echo", flags->no_echo, "Do not print the prompt");
   command->add_flag("--json", flags->json, "Print one JSON object a text");

@@ -65,8 +65,8 @@ void print_model(const std::filesystem::path& path) {
     const std::string layers = group.name.find('*') == std::string::npos ? "" : fmt::format("x {}", group.num_layers);
     fmt::print("{:<{}}  {:<16}{:<8}{:>15}\n", group.name, width, shape, layers, format_count(group.count));
   }
-  fmt::print("{} parameters ({:.1f} M) in {} layers, {} in fp32\n", format_count(total),
-             static_cast<double>(total) / 1e6, config.num_hidden_layers, format_bytes(total * 4));
+  fmt::print("{} parameters ({:.1f} M) in {}, {} in fp32\n", format_count(total), static_cast<double>(total) / 1e6,
+             format_counted(config.num_hidden_layers, "layer"), format_bytes(total * 4));
 }
 
 struct MixerFlags {

@@ -57,7 +57,7 @@ void register_mqar(CLI::App& program) {
   auto flags = std::make_shared<Flags>();
   CLI::App* command = program.add_subcommand("mqar", "Compare mixers in associative recall")->footer(kMqarDetails);
   command->add_option("--setting", flags->setting, "Data, model and training to begin with")
-      ->check(CLI::IsMember(tasks::mqar_settings()))
+      ->check(CLI::IsMember(tasks::mqar_settings()).description(""))
       ->type_name("small|mixture|figure2")
       ->capture_default_str();
   command->add_option("--data-sets", flags->data_sets, "Only these of the setting")->delimiter(',')->type_name("LIST");
@@ -74,7 +74,7 @@ void register_task(CLI::App& program) {
       program.add_subcommand("task", "Compare mixers in state tracking and copying")->footer(kTaskDetails);
   command->add_option("task", flags->task, "What to learn")
       ->required()
-      ->check(CLI::IsMember({"parity", "modular-addition", "s3", "selective-copy"}))
+      ->check(CLI::IsMember({"parity", "modular-addition", "s3", "selective-copy"}).description(""))
       ->type_name("parity|modular-addition|s3|selective-copy");
   add_sweep_flags(*command, *flags);
   command->callback([flags] { run_sweep_command(tasks::task_sweep(flags->task), *flags); });

@@ -86,11 +86,15 @@ class TrainDisplay : public training::TrainObserver {
     for (const at::Tensor& parameter : model.parameters()) num_parameters += parameter.numel();
     const std::string processes = num_processes_ > 1 ? fmt::format("{} processes, each with ", num_processes_) : "";
     const std::string where =
-        device_.is_cpu() ? fmt::format("{} threads", at::get_num_threads()) : fmt::format("a GPU ({})", rates_.name);
-    progress_.note(fmt::format("model: {} parameters; {} steps of {} tokens; {}{}", format_count(num_parameters),
-                               format_count(num_steps_), format_count(tokens_per_step_), processes, where));
+        device_.is_cpu() ? format_counted(at::get_num_threads(), "thread") : fmt::format("a GPU ({})", rates_.name);
+    progress_.note(fmt::format("model: {} parameters; {} of {} tokens; {}{}", format_count(num_parameters),
+                               format_counted(num_steps_, "step"), format_count(tokens_per_step_), processes, where));
     progress_.note(data_);
-    if (first_step > 0) progress_.note(fmt::format("going on after step {}", format_count(first_step)));
+    if (first_step > 0) {
+      progress_.note(fmt::format("{} {}",
+                                 first_step < num_steps_ ? "going on after step" : "nothing is left to do after step",
+                                 format_count(first_step)));
+    }
     first_step_ = first_step;
     start_ = Clock::now();
   }

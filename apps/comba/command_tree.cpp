@@ -12,7 +12,8 @@ ValueKind kind_of(const std::string& type_name) {
   ValueKind kind;
   std::istringstream alternatives(type_name);
   for (std::string alternative; std::getline(alternatives, alternative, '|');) {
-    const bool is_word = std::ranges::all_of(alternative, [](char c) { return (c >= 'a' && c <= 'z') || c == '-'; });
+    const bool is_word = std::ranges::all_of(
+        alternative, [](char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-'; });
     if (alternative == "FILE" || alternative == "PATH") {
       kind.files = true;
     } else if (alternative == "DIR") {

@@ -13,6 +13,10 @@ std::string format_count(std::int64_t count) {
   return text;
 }
 
+std::string format_counted(std::int64_t count, const char* noun) {
+  return fmt::format("{} {}{}", format_count(count), noun, count == 1 ? "" : "s");
+}
+
 std::string format_bytes(std::int64_t bytes) {
   if (bytes < 1000) return fmt::format("{} B", bytes);
   constexpr const char* kUnits[] = {"kB", "MB", "GB", "TB", "PB", "EB"};

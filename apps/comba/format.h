@@ -9,6 +9,9 @@ namespace comba::cli {
 /// "1,234,567".
 std::string format_count(std::int64_t count);
 
+/// "1 file", "1,234 files".
+std::string format_counted(std::int64_t count, const char* noun);
+
 /// "17 B", "8.1 MB": decimal units.
 std::string format_bytes(std::int64_t bytes);
 

@@ -52,9 +52,9 @@ void SweepDisplay::on_result(const tasks::Cell&, const tasks::TaskResult& result
   if (progress.slices.size() > 1) {
     for (const auto& slice : progress.slices) slices += fmt::format(" {}:{:.3f}", slice.slice, slice.accuracy);
   }
-  progress_.note(fmt::format("{}: accuracy {:.4f}{} after {} epochs, {}{}", cell_, progress.epochs.back().accuracy,
-                             slices, progress.epochs.size(), format_duration(progress.seconds),
-                             progress.diverged ? " (diverged)" : ""));
+  progress_.note(fmt::format("{}: accuracy {:.4f}{} after {}, {}{}", cell_, progress.epochs.back().accuracy, slices,
+                             format_counted(static_cast<std::int64_t>(progress.epochs.size()), "epoch"),
+                             format_duration(progress.seconds), progress.diverged ? " (diverged)" : ""));
 }
 
 void print_results(const std::filesystem::path& path) {

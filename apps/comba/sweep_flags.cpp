@@ -106,7 +106,7 @@ void add_sweep_flags(CLI::App& command, SweepFlags& flags) {
       ->type_name("LIST");
   list("--test", flags.test, "Other segments to test")->type_name("LIST");
   command.add_option("--stop-accuracy", flags.stop_accuracy, "End a cell above it (default: 0.99)")
-      ->check(CLI::Range(0.0, 1.0))
+      ->check(CLI::Range(0.0, 1.0).description(""))
       ->type_name("X");
   command.add_option("--seed", flags.seed, "Of weights and dropout (default: 123)")
       ->check(must_not_be_negative)

@@ -6,10 +6,10 @@ import argparse
 import json
 import pathlib
 import statistics
-import time
 
 import torch
 import transformers
+from timing import seconds_of_a_call
 from transformers.models.qwen3_next.modeling_qwen3_next import (
     torch_chunk_gated_delta_rule,
     torch_recurrent_gated_delta_rule,
@@ -60,15 +60,6 @@ def sgemm(size: int):
     return lambda: a @ b
 
 
-def seconds_of_a_call(call, min_seconds: float) -> float:
-    call()
-    calls, start = 0, time.perf_counter()
-    while (elapsed := time.perf_counter() - start) < min_seconds or calls == 0:
-        call()
-        calls += 1
-    return elapsed / calls
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=pathlib.Path, required=True)
@@ -85,6 +76,7 @@ def main() -> None:
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(options.repetitions):
         for name, call in calls.items():
+            call()
             seconds[name].append(seconds_of_a_call(call, options.min_seconds))
     context = {"program": f"transformers {transformers.__version__}, torch {torch.__version__}", "threads": torch.get_num_threads()}
     rows = [{"name": n, "seconds": s, "median_seconds": statistics.median(s)} for n, s in seconds.items()]

@@ -10,10 +10,10 @@ import json
 import pathlib
 import statistics
 import sys
-import time
 
 import torch
 import transformers
+from timing import seconds_of_a_call
 from torch import nn
 from transformers import AutoConfig, DynamicCache
 
@@ -85,14 +85,6 @@ def decode(layer: nn.Module, config: AutoConfig):
 
     call()
     return call
-
-
-def seconds_of_a_call(call, min_seconds: float) -> float:
-    calls, start = 0, time.perf_counter()
-    while (elapsed := time.perf_counter() - start) < min_seconds or calls == 0:
-        call()
-        calls += 1
-    return elapsed / calls
 
 
 def measure(kind, whole: bool, model_type: str, sizes: dict, repetitions: int, min_seconds: float) -> dict:

@@ -4,8 +4,8 @@ RUN is a directory that comba train writes: its metrics.jsonl becomes a picture 
 throughput, with all runs in the same panels. Curves are means over a fiftieth of the run, before the single steps. The
 training loss is in bits per token, held-out results are in bits per byte; for a byte-level model the two are one. A run
 may be in progress. --loops draws what comba train --diagnostics has found in the control loops instead: a curve for each
-layer of a run, or for each of several runs. RESULTS.json in place of RUN is what comba bench operator --json or make bench writes: it becomes a
-picture of times; several files are compared row by row. Pictures need the package matplotlib.
+layer of a run, or for each of several runs. RESULTS.json in place of RUN is what comba bench operator --json or make
+bench writes: it becomes a picture of times; several files are compared row by row. Pictures need the package matplotlib.
 """
 
 import argparse
@@ -13,7 +13,7 @@ import math
 import pathlib
 import sys
 
-from comba import _plot_benchmarks, _plot_loops, _plot_runs, _plot_style
+from comba import _plot_benchmarks, _plot_loops, _plot_program, _plot_runs
 
 
 def parse_level(text: str) -> tuple[str, float]:
@@ -27,20 +27,10 @@ def parse_level(text: str) -> tuple[str, float]:
     return name, bits
 
 
-def parse_picture(text: str) -> pathlib.Path:
-    path = pathlib.Path(text)
-    if path.suffix not in _plot_style.FORMATS:
-        raise argparse.ArgumentTypeError(f"must end in {', '.join(_plot_style.FORMATS)}; got '{text}'")
-    if not path.absolute().parent.is_dir():
-        raise argparse.ArgumentTypeError(f"there is no folder {path.parent}")
-    return path
-
-
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m comba.plot", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = _plot_program.parser_of("comba.plot", __doc__)
     parser.add_argument("paths", nargs="+", type=pathlib.Path, metavar="RUN|RESULTS.json", help="what to draw: runs, or results of benchmarks")
-    parser.add_argument("--out", type=parse_picture, metavar="FILE",
-                        help="picture to write: .png, .svg or .pdf (default: training.png in the first RUN; RESULTS.png beside the first RESULTS.json)")
+    _plot_program.add_picture_flag(parser, "training.png in the first RUN; RESULTS.png beside the first RESULTS.json")
     parser.add_argument("--loops", action="store_true", help="draw the control loops of runs (default picture: control-loops.png)")
     parser.add_argument("--over", choices=list(_plot_runs.AXES), help="what runs are drawn over (default: step)")
     parser.add_argument("--level", type=parse_level, action="append", default=[], metavar="NAME=BITS", help="also draw a line at so many bits per byte")
@@ -79,12 +69,7 @@ def draw(options: argparse.Namespace) -> pathlib.Path:
 
 def main(arguments: list[str] | None = None) -> int:
     options = parse_arguments(arguments)
-    try:
-        print(draw(options))
-    except (OSError, ValueError, _plot_style.NoMatplotlib) as error:
-        print(f"python -m comba.plot: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return _plot_program.run("python -m comba.plot", lambda: print(draw(options)))
 
 
 if __name__ == "__main__":

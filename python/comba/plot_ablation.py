@@ -2,11 +2,10 @@
 
 The table (--table FILE, else to standard output) has a line for each variant: the mean of its seeds and their standard
 deviation, then the differences from the first variant, taken seed by seed, with a 95 % interval by Student's t (worse
-or better where that leaves out 0), and what the paper reports. The picture draws the same differences. A sweep may be in progress. Pictures need the package
-matplotlib; --table alone does not.
+or better where that leaves out 0), and what the paper reports. The picture draws the same differences. A sweep may be
+in progress. Pictures need the package matplotlib; --table alone does not.
 """
 
-import argparse
 import dataclasses
 import json
 import math
@@ -14,8 +13,7 @@ import pathlib
 import statistics
 import sys
 
-from comba import _plot_style
-from comba.plot import parse_picture
+from comba import _plot_program, _plot_style
 
 # 97.5 % quantiles of Student's t by degrees of freedom; beyond, that of the normal distribution is near enough.
 T_QUANTILES = (math.nan, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
@@ -174,29 +172,17 @@ def draw(results: dict, out: pathlib.Path) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m comba.plot_ablation", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = _plot_program.parser_of("comba.plot_ablation", __doc__)
     parser.add_argument("results", type=pathlib.Path, metavar="RESULTS.json", help="file that comba ablate wrote")
-    parser.add_argument("--out", type=parse_picture, metavar="FILE", help="picture to write: .png, .svg or .pdf (default: ablation.png beside the results)")
-    parser.add_argument("--table", type=pathlib.Path, metavar="FILE", help="write the table there, in Markdown, and draw nothing without --out")
+    _plot_program.add_picture_flag(parser, "ablation.png beside the results")
+    _plot_program.add_table_flag(parser)
     options = parser.parse_args(arguments)
-    out = options.out or (None if options.table else options.results.parent / "ablation.png")
-    try:
-        results = json.loads(options.results.read_text(encoding="utf-8"))
-        text = table(results)
-        if options.table:
-            options.table.write_text(text, encoding="utf-8")
-        else:
-            print(text)
-        if out:
-            draw(results, out)
-            print(out)
-    except (KeyError, TypeError):
-        print(f"python -m comba.plot_ablation: {options.results} must be results of comba ablate", file=sys.stderr)
-        return 1
-    except (OSError, ValueError, _plot_style.NoMatplotlib) as error:
-        print(f"python -m comba.plot_ablation: {error}", file=sys.stderr)
-        return 1
-    return 0
+
+    def work() -> None:
+        results = _plot_program.read(options.results)
+        _plot_program.show(options, table(results), lambda out: draw(results, out), options.results.parent / "ablation.png")
+
+    return _plot_program.run(parser.prog, work, f"{options.results} must be results of comba ablate")
 
 
 if __name__ == "__main__":

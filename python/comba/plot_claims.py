@@ -6,14 +6,11 @@ adds what benchmarks/peers.py --claims has measured of published kernels at the 
 matplotlib; --table alone does not.
 """
 
-import argparse
-import json
 import pathlib
 import statistics
 import sys
 
-from comba import _plot_style
-from comba.plot import parse_picture
+from comba import _plot_program, _plot_style
 
 NAMES = {"comba": "Comba", "gated_delta": "Gated DeltaNet", "attention": "softmax attention"}
 PEERS = {"fla_comba": "Comba (fla)", "fla_gdn": "Gated DeltaNet (fla)"}
@@ -126,33 +123,22 @@ def draw(times: Times, title: str, out: pathlib.Path) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m comba.plot_claims", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = _plot_program.parser_of("comba.plot_claims", __doc__)
     parser.add_argument("claims", type=pathlib.Path, metavar="CLAIMS.json", help="file that comba bench claims wrote")
     parser.add_argument("--peers", type=pathlib.Path, metavar="PEERS.json", help="file that benchmarks/peers.py --claims wrote")
-    parser.add_argument("--out", type=parse_picture, metavar="FILE", help="picture to write: .png, .svg or .pdf (default: CLAIMS.png beside the file)")
-    parser.add_argument("--table", type=pathlib.Path, metavar="FILE", help="write the table there, and draw nothing without --out")
+    _plot_program.add_picture_flag(parser, "CLAIMS.png beside the file")
+    _plot_program.add_table_flag(parser)
     options = parser.parse_args(arguments)
-    out = options.out or (None if options.table else options.claims.with_suffix(".png"))
-    try:
-        claims = json.loads(options.claims.read_text(encoding="utf-8"))
+
+    def work() -> None:
+        claims = _plot_program.read(options.claims)
         times = times_of(claims)
         if options.peers:
-            add_peers(times, claims, json.loads(options.peers.read_text(encoding="utf-8")))
-        text = table(claims, times)
-        if options.table:
-            options.table.write_text(text, encoding="utf-8")
-        else:
-            print(text)
-        if out:
-            draw(times, f"{claims['context']['device']}, {claims['context']['dtype']}", out)
-            print(out)
-    except (KeyError, TypeError):
-        print(f"python -m comba.plot_claims: {options.claims} must be results of comba bench claims", file=sys.stderr)
-        return 1
-    except (OSError, ValueError, _plot_style.NoMatplotlib) as error:
-        print(f"python -m comba.plot_claims: {error}", file=sys.stderr)
-        return 1
-    return 0
+            add_peers(times, claims, _plot_program.read(options.peers))
+        title = f"{claims['context']['device']}, {claims['context']['dtype']}"
+        _plot_program.show(options, table(claims, times), lambda out: draw(times, title, out), options.claims.with_suffix(".png"))
+
+    return _plot_program.run(parser.prog, work, f"{options.claims} must be results of comba bench claims")
 
 
 if __name__ == "__main__":

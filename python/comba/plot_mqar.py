@@ -5,13 +5,10 @@ sequence, a point for each width; on the right, accuracy by the number of pairs,
 width. Of several learning rates the best one counts. A sweep may be in progress. Pictures need the package matplotlib.
 """
 
-import argparse
-import json
 import pathlib
 import sys
 
-from comba import _plot_style
-from comba.plot import parse_picture
+from comba import _plot_program, _plot_style
 
 AXES = {"pairs": "key-value pairs", "length": "length (tokens)"}
 
@@ -75,21 +72,17 @@ def draw(results: dict, out: pathlib.Path) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m comba.plot_mqar", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = _plot_program.parser_of("comba.plot_mqar", __doc__)
     parser.add_argument("results", type=pathlib.Path, metavar="RESULTS.json", help="file that comba mqar or comba task wrote")
-    parser.add_argument("--out", type=parse_picture, metavar="FILE", help="picture to write: .png, .svg or .pdf (default: accuracy.png beside the results)")
+    _plot_program.add_picture_flag(parser, "accuracy.png beside the results")
     options = parser.parse_args(arguments)
     out = options.out or options.results.parent / "accuracy.png"
-    try:
-        draw(json.loads(options.results.read_text(encoding="utf-8")), out)
-    except (KeyError, TypeError):
-        print(f"python -m comba.plot_mqar: {options.results} must be results of comba mqar or comba task", file=sys.stderr)
-        return 1
-    except (OSError, ValueError, _plot_style.NoMatplotlib) as error:
-        print(f"python -m comba.plot_mqar: {error}", file=sys.stderr)
-        return 1
-    print(out)
-    return 0
+
+    def work() -> None:
+        draw(_plot_program.read(options.results), out)
+        print(out)
+
+    return _plot_program.run(parser.prog, work, f"{options.results} must be results of comba mqar or comba task")
 
 
 if __name__ == "__main__":

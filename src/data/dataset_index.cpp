@@ -105,6 +105,11 @@ bool is_data_set(const std::filesystem::path& directory) {
 DatasetIndex read_index(const std::filesystem::path& directory) {
   const std::filesystem::path path = directory / kIndexFile;
   const std::string file = path.string();
+  std::error_code failure;
+  const bool is_other_folder =
+      std::filesystem::is_directory(directory, failure) && !std::filesystem::exists(path, failure) && !failure;
+  require(!is_other_folder, ErrorCode::io, "[TokenDataset] a data set has an index.json; got none in '",
+          directory.string(), "' (`comba data pack` makes data sets)");
   const json root = parse_json(read_file(path));
   require(!root.is_discarded(), ErrorCode::io, "[TokenDataset] '", file, "' must be JSON; it is damaged");
   const Fields fields(root, file, "");

@@ -24,8 +24,10 @@ struct EvaluationResult {
 };
 
 struct EvaluationOptions {
-  /// Tokens a forward pass. The state is carried from chunk to chunk, so this bounds memory and changes nothing else.
-  std::int64_t chunk_length = 2048;
+  /// Tokens a forward pass, at most. Documents, or windows, that are short enough share one; a longer one takes
+  /// several, through which its state is carried. So this bounds memory and changes nothing but rounding. 0: 2048 on
+  /// the CPU, and on a GPU up to 16384, the fewer the larger the vocabulary.
+  std::int64_t pass_tokens = 0;
   /// 0: the whole document before a token is its context. N: the document is cut into windows, in each of which N
   /// tokens are predicted; a token's context is what lies before it in its window, and the first one's is its
   /// predecessor.
@@ -38,8 +40,8 @@ struct EvaluationOptions {
 
 /// Scores every document of a split from its first to its last token, each from an empty state. BOS conditions and is
 /// not predicted. The softmax is over all rows of the model, padding rows included.
-/// Throws Error(invalid_argument) for a split without a token to score, a chunk_length below 1, a window below 0, or
-/// ids outside the model's vocabulary.
+/// Throws Error(invalid_argument) for a split without a token to score, pass_tokens or a window below 0, or ids outside
+/// the model's vocabulary.
 EvaluationResult evaluate(models::CausalLM& model, const data::TokenDataset& dataset, const EvaluationOptions& options);
 
 /// Cross entropy in nats of ids[1..], each given all ids before it; only of those whose `labels`, when given, are not

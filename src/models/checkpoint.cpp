@@ -68,7 +68,12 @@ void load_weights(CausalLM& model, const std::filesystem::path& directory) {
 
 std::shared_ptr<CausalLM> load_model(const std::filesystem::path& directory) {
   auto model = std::make_shared<CausalLM>(load_model_config(directory / kConfigFile));
-  load_weights(*model, directory);
+  try {
+    load_weights(*model, directory);
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::invalid_argument) throw;
+    throw Error(ErrorCode::io, error.what());  // files of one directory that contradict each other
+  }
   return model;
 }
 

@@ -83,7 +83,7 @@ struct ModelConfig {
 /// each other; unsupported for a model_type or an option that nothing here implements.
 ModelConfig parse_model_config(const std::string& json_text);
 
-/// parse_model_config of a file; errors name it.
+/// parse_model_config of a file; errors name it, and are io where that throws invalid_argument.
 ModelConfig load_model_config(const std::filesystem::path& path);
 
 /// The text of a config.json that parse_model_config reads back to the same value.

@@ -5,6 +5,7 @@
 #include <set>
 
 #include "base/file.h"
+#include "base/file_content.h"
 #include "base/message.h"
 #include "models/key_reader.h"
 #include "models/model_config.h"
@@ -162,12 +163,7 @@ ModelConfig parse_model_config(const std::string& json_text) {
 }
 
 ModelConfig load_model_config(const std::filesystem::path& path) {
-  try {
-    return parse_model_config(read_file(path));
-  } catch (const Error& error) {
-    if (error.code() == ErrorCode::io) throw;
-    throw Error(error.code(), concat(error.what(), " (", path.string(), ")"));
-  }
+  return as_content_of(path, [&] { return parse_model_config(read_file(path)); });
 }
 
 namespace {

@@ -117,7 +117,8 @@ Entry parse_entry(const Checker& check, const std::string& name, const Json& jso
   entry.begin = check.whole_number(json["data_offsets"][0], name);
   entry.end = check.whole_number(json["data_offsets"][1], name);
   check.rule(entry.begin <= entry.end && entry.end <= data_bytes, "the bytes of ", name, " must lie inside the ",
-             data_bytes, " bytes of data; got ", json["data_offsets"].dump());
+             data_bytes, " bytes of data; got ", json["data_offsets"].dump(),
+             entry.end > data_bytes ? " (truncated?)" : "");
   check.rule(entry.end - entry.begin == bytes, "the byte range of ", name, " must match its shape, ", bytes,
              " bytes; got ", json["data_offsets"].dump());
   return entry;

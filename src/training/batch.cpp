@@ -36,11 +36,4 @@ Batch read_batch(const Mixture& mixture, const MixtureSampler& sampler, std::int
           .labels = labels.slice(1, 1, window_tokens).contiguous()};
 }
 
-std::int64_t num_labels(const Mixture& mixture, const MixtureSampler& sampler, std::int64_t first_sample,
-                        std::int64_t batch_size) {
-  if (!mixture.has_loss_mask()) return batch_size * sampler.context_length();
-  const at::Tensor labels = read_batch(mixture, sampler, first_sample, batch_size).labels;
-  return labels.ne(data::kIgnoredLabel).sum().item<std::int64_t>();
-}
-
 }  // namespace comba::training

@@ -18,8 +18,4 @@ struct Batch {
 Batch read_batch(const Mixture& mixture, const MixtureSampler& sampler, std::int64_t first_sample,
                  std::int64_t batch_size);
 
-/// How many labels of these windows are to be learned.
-std::int64_t num_labels(const Mixture& mixture, const MixtureSampler& sampler, std::int64_t first_sample,
-                        std::int64_t batch_size);
-
 }  // namespace comba::training

@@ -19,6 +19,15 @@ std::optional<std::int64_t> border_token(const TrainConfig& config, const Mixtur
   return config.reset_at_documents ? std::optional(dataset.tokenizer().bos()) : std::nullopt;
 }
 
+/// How many labels of a step are to be learned, in all processes, of which this one has `own`.
+std::int64_t count_labels(const std::vector<MicroBatch>& own, distributed::ProcessGroup& group) {
+  std::int64_t count = 0;
+  for (const MicroBatch& micro_batch : own) count += micro_batch.num_labels;
+  at::Tensor sum = at::full({1}, count, at::kLong);
+  group.all_reduce_sum(sum);
+  return sum.item<std::int64_t>();
+}
+
 }  // namespace
 
 Trainer::Trainer(std::shared_ptr<models::CausalLM> model, const Mixture& dataset, const TrainConfig& config,
@@ -54,11 +63,12 @@ StepReport Trainer::step() {
 void Trainer::start_step() {
   const std::int64_t step = num_steps_;
   starts_.push_back(Clock::now());
-  const std::int64_t labels_of_step = num_labels(dataset_, sampler_, step * config_.batch_size, config_.batch_size);
+  const std::vector<MicroBatch> micro_batches = data_.take(windows_of(step));
+  const std::int64_t labels_of_step =
+      dataset_.has_loss_mask() ? count_labels(micro_batches, group_) : config_.batch_size * config_.context_length;
   require(labels_of_step > 0, ErrorCode::invalid_argument,
           "[Trainer] a step must have tokens to learn; got only prompts in step ", step + 1,
           " (a larger batch_size or context_length helps)");
-  const std::vector<MicroBatch> micro_batches = data_.take(windows_of(step));
   data_.before_work();
   for (const MicroBatch& micro_batch : micro_batches) {
     const double share = static_cast<double>(micro_batch.num_labels) / static_cast<double>(labels_of_step);

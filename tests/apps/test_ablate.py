@@ -1,6 +1,7 @@
 """comba ablate: cells by variant and seed, the same in one process or several; a stop and a kill that cost nothing."""
 
 import json
+import re
 import signal
 import subprocess
 import time
@@ -83,8 +84,11 @@ def test_each_variant_is_trained_with_each_seed(comba, ablate):
     assert losses(comba, "two") == losses(comba, "one")
 
     assert "one holds results (continue them with --resume)" in comba.fail(2, *ablate("one"))
-    comba.succeed(*ablate("one", "--resume", "--variants", "transformer", "--seeds", "3"))
+    table = comba.succeed(*ablate("one", "--resume", "--variants", "transformer", "--seeds", "3"))
     assert results(comba, "one")["cells"][:6] == found["cells"]
+    assert re.search(r"no-output-gate +2  [0-9.]+ \+- [0-9.]+\n", table)
+    alone = comba.succeed(*ablate("alone", "--variants", "no-output-gate", "--seeds", "1"))
+    assert re.search(r"no-output-gate +1  [0-9.]+\n", alone)
     assert [(cell["variant"], cell["seed"]) for cell in results(comba, "one")["cells"][6:]] == [("comba", 3), ("transformer", 3)]
     assert plot_ablation.main([str(comba.folder / "one/results.json"), "--out", str(comba.folder / "one.svg")]) == 0
 

@@ -78,6 +78,8 @@ OFFERS = [
     ("comba data pack --heldout=t", ["tail"]),
     ("comba data pack --out data --heldout t", ["tail"]),  # `data` is a value here
     ("comba eval --split h", ["heldout"]),
+    ("comba generate --dtype ", ["bf16", "f32"]),
+    ("comba mqar --setting ", ["figure2", "mixture", "small"]),
     ("comba train --set ", []),
     ("comba train --data data", ["data two", "data.dir"]),
     ("comba train --data=data", ["data two", "data.dir"]),

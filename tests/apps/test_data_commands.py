@@ -94,6 +94,7 @@ def test_damaged_data_sets_are_named(comba, text_folder):
     (comba.folder / "data" / "index.json").write_text("{")
     assert "'data/index.json' must be JSON" in comba.fail(1, "data", "info", "data")
     assert "index.json': No such file or directory" in comba.fail(1, "data", "info", "elsewhere")
+    assert "got none in '.' (`comba data pack` makes data sets)" in comba.fail(1, "data", "info", ".")
 
 
 @pytest.fixture

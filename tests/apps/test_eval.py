@@ -69,25 +69,28 @@ def test_choices_by_likelihood(comba):
 
 
 @pytest.mark.parametrize(
-    "flag, line, exit_code, complaint",
+    "flag, line, complaint",
     [
-        ("--last-word", {"word": "x"}, 1, "text must be a text; got nothing (wrong.jsonl:1)"),
-        ("--last-word", {"text": "one"}, 2, "some words, a space and a last word; got 'one' (text 1)"),
-        ("--choices", {"context": "x", "choices": "ab", "answer": 0}, 1, 'choices must be a list of texts; got "ab"'),
-        ("--choices", {"context": "x", "choices": ["a", 1], "answer": 0}, 1, "choices must be texts; got 1"),
-        ("--choices", {"context": "x", "choices": ["a", "b"]}, 1, "answer must be a whole number; got nothing"),
-        ("--choices", {"context": "x", "choices": ["a", "b"], "answer": 2}, 2, "answer must be from 0 to 1; got 2 (question 1)"),
-        ("--choices", [], 1, "a line must be a JSON object; got [] (wrong.jsonl:1)"),
+        ("--last-word", {"word": "x"}, "text must be a text; got nothing (wrong.jsonl:1)"),
+        ("--last-word", {"text": "one"}, "some words, a space and a last word; got 'one' (text 1) (wrong.jsonl)"),
+        ("--choices", {"context": "x", "choices": "ab", "answer": 0}, 'choices must be a list of texts; got "ab"'),
+        ("--choices", {"context": "x", "choices": ["a", 1], "answer": 0}, "choices must be texts; got 1"),
+        ("--choices", {"context": "x", "choices": ["a", "b"]}, "answer must be a whole number; got nothing"),
+        ("--choices", {"context": "x", "choices": ["a", "b"], "answer": 2}, "answer must be from 0 to 1; got 2 (question 1) (wrong.jsonl)"),
+        ("--choices", [], "a line must be a JSON object; got [] (wrong.jsonl:1)"),
     ],
 )
-def test_wrong_examples_are_named(comba, flag, line, exit_code, complaint):
-    assert complaint in comba.fail(exit_code, *EVAL, flag, write_lines(comba, "wrong.jsonl", [line]))
+def test_wrong_examples_are_named(comba, flag, line, complaint):
+    assert complaint in comba.fail(1, *EVAL, flag, write_lines(comba, "wrong.jsonl", [line]))
 
 
 def test_wrong_usage(comba):
+    comba.succeed("data", "pack", "texts/a.txt", "--out", "one.data")
+    assert "got none in heldout of one.data (`comba data pack --heldout tail`" in comba.fail(2, *EVAL, "--data", "one.data")
+    assert "bytes       380 in 1 document, read in" in comba.succeed(*EVAL, "--data", "one.data", "--split", "train")
     assert "--data, --last-word or --choices" in comba.fail(2, *EVAL)
     assert "excludes" in comba.fail(2, *EVAL, "--data", "data", "--last-word", "x")
     assert "excludes" in comba.fail(2, *EVAL, "--data", "data", "--window", 3, "--carry-state")
     assert "requires" in comba.fail(2, *EVAL, "--choices", "x", "--window", 3)
     (comba.folder / "empty.jsonl").write_text("\n")
-    assert "at least one text; got none" in comba.fail(2, *EVAL, "--last-word", "empty.jsonl")
+    assert "at least one text; got none (empty.jsonl)" in comba.fail(1, *EVAL, "--last-word", "empty.jsonl")

@@ -65,6 +65,7 @@ def test_a_run_is_not_overwritten(packed):
     before = weights(packed, "run")
     assert "holds a run of 60 steps (continue it with --resume)" in packed.fail(2, *TRAIN, "run")
     assert "seed 1 became 2" in packed.fail(2, *TRAIN, "run", "--resume", "--set", "train.seed=2")
+    assert "nothing is left to do after step 60\n" in packed(*TRAIN, "run", "--resume").stderr
     assert weights(packed, "run") == before
 
 

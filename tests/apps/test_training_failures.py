@@ -101,7 +101,7 @@ def test_a_truncated_checkpoint_is_named_and_left_alone(packed, file):
     path = packed.folder / "run" / LAST / file
     half = path.read_bytes()[: path.stat().st_size // 2]
     path.write_bytes(half)
-    assert file in packed.fail(2 if file == "config.json" else 1, *TRAIN, "run", "--resume")
+    assert file in packed.fail(1, *TRAIN, "run", "--resume")
     assert path.read_bytes() == half
     # The checkpoint before it still is there to go on from.
     shutil.rmtree(path.parent)

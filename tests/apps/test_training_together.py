@@ -57,7 +57,7 @@ def test_torchrun_gives_what_one_process_gives(alone, size):
     process = torchrun(alone, size, "run", "--set", "train.evaluation_interval=20", "--set", "train.sample_interval=30", "--diagnostics", "60")
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
-    assert f"{size} processes, each with 1 threads" in errors
+    assert f"{size} processes, each with 1 thread\n" in errors
     assert errors.count("saved run/checkpoint-000060") == 1
     expect_same_model(alone, "run", "alone")
     lines = (alone.folder / "run" / "metrics.jsonl").read_text().splitlines()

@@ -130,6 +130,27 @@ TEST(Checkpoint, WhatDoesNotFitIsNamed) {
               ThrowsMessage<Error>(HasSubstr(name + " [2] Int for [2]")));
 }
 
+/// Where files are wrong nobody has given a wrong argument; a model that they do not fit is one.
+TEST(Checkpoint, WhatFilesSayWrongIsAFailureToReadThem) {
+  const auto is = [](ErrorCode code) { return Throws<Error>(Property(&Error::code, code)); };
+  EXPECT_THAT([] { reload([](NamedTensors& tensors) { tensors.clear(); }); }, is(ErrorCode::io));
+
+  const TemporaryDirectory directory;
+  CausalLM model(tiny());
+  model.initialize(1);
+  save_model(model, directory.path());
+  ModelConfig deeper = tiny();
+  deeper.num_hidden_layers += 1;
+  CausalLM other(deeper);
+  EXPECT_THAT([&] { load_weights(other, directory.path()); }, is(ErrorCode::invalid_argument));
+
+  for (const char* text : {"", "{\"model_type\": \"com", "[]", "{\"model_type\": \"comba\"}"}) {
+    write_file_atomically(directory.path() / "config.json", text);
+    EXPECT_THAT([&] { load_model(directory.path()); }, is(ErrorCode::io)) << text;
+    EXPECT_THAT([&] { load_model(directory.path()); }, ThrowsMessage<Error>(HasSubstr("config.json)"))) << text;
+  }
+}
+
 TEST(Checkpoint, AFolderWithoutAModelIsNamed) {
   const TemporaryDirectory directory;
   EXPECT_THAT([&] { load_model(directory.path()); }, Throws<Error>(Property(&Error::code, ErrorCode::io)));

@@ -56,4 +56,25 @@ class TinyDataset {
   TemporaryDirectory directory_;
 };
 
+/// A data set of answers to prompts.
+class MaskedDataset {
+ public:
+  MaskedDataset() {
+    std::ofstream file(directory_.path() / "a.jsonl");
+    for (int i = 0; i < 60; ++i) {
+      file << R"({"q": "what is )" << std::string(static_cast<std::size_t>(i), '?') << R"(", "text": "answer )" << i
+           << "\"}\n";
+    }
+    file.close();
+    data::pack({.inputs = {directory_.path() / "a.jsonl"},
+                .output = directory_.path() / "data",
+                .records = {.text = "text", .prompt = "q"},
+                .shard_tokens = 100});
+  }
+  data::TokenDataset open() const { return data::TokenDataset::open(directory_.path() / "data", data::Split::train); }
+
+ private:
+  TemporaryDirectory directory_;
+};
+
 }  // namespace comba::testing

@@ -155,6 +155,21 @@ TEST_P(ShardedTraining, ARunIsThatOfOneProcessAndRepeatsItsBits) {
   expect_same_bits(again.optimizer, measured.optimizer);
 }
 
+/// The processes' shares of a step have more or fewer prompts, which are not learned.
+TEST_P(ShardedTraining, EveryLabelCountsAlikeWhicheverProcessHasIt) {
+  const testing::MaskedDataset masked;
+  const data::TokenDataset dataset = masked.open();
+  TrainConfig config = tiny_config();
+  config.context_length = 8;
+  const Result expected = train(dataset, config, 2, distributed::single_process());
+  testing::run_group(size_, [&](distributed::ProcessGroup& group) {
+    const Result measured = train(dataset, config, 2, group);
+    EXPECT_NEAR(measured.losses[0], expected.losses[0], 1e-5);
+    EXPECT_NEAR(measured.losses[1], expected.losses[1], 1e-4);
+    EXPECT_NEAR(measured.norms[0], expected.norms[0], 1e-5 * expected.norms[0]);
+  });
+}
+
 TEST_P(ShardedTraining, GoesOnFromAnyNumberOfProcesses) {
   const Result expected = alone(tiny_config(), 8);
   const Result half_alone = alone(tiny_config(), 4), half_together = together(tiny_config(), 4);

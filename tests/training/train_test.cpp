@@ -333,9 +333,7 @@ TEST_F(Train, RefusesADamagedCheckpointAndNamesTheFile) {
   for (const char* file : {"optimizer.safetensors", "model.safetensors", "training.json", "config.json"}) {
     const std::string content = read_file(checkpoint / file);
     fs::resize_file(checkpoint / file, content.size() / 2);
-    EXPECT_THAT(
-        error_of(run("run", true), file == std::string("config.json") ? ErrorCode::invalid_argument : ErrorCode::io),
-        HasSubstr(file));
+    EXPECT_THAT(error_of(run("run", true), ErrorCode::io), HasSubstr(file));
     fs::remove(checkpoint / file);
     EXPECT_THAT(error_of(run("run", true), ErrorCode::io), HasSubstr(file));
     write_file_atomically(checkpoint / file, content);

@@ -2,7 +2,6 @@
 
 #include <gtest/gtest.h>
 
-#include <fstream>
 #include <memory>
 #include <set>
 #include <vector>
@@ -105,29 +104,8 @@ TEST(Batch, DoesNotDependOnHowItIsSplit) {
   EXPECT_TRUE(at::equal(whole.labels, at::cat({first.labels, second.labels})));
 }
 
-/// A data set of answers to prompts.
-class MaskedDataset {
- public:
-  MaskedDataset() {
-    std::ofstream file(directory_.path() / "a.jsonl");
-    for (int i = 0; i < 60; ++i) {
-      file << R"({"q": "what is )" << std::string(static_cast<std::size_t>(i), '?') << R"(", "text": "answer )" << i
-           << "\"}\n";
-    }
-    file.close();
-    data::pack({.inputs = {directory_.path() / "a.jsonl"},
-                .output = directory_.path() / "data",
-                .records = {.text = "text", .prompt = "q"},
-                .shard_tokens = 100});
-  }
-  data::TokenDataset open() const { return data::TokenDataset::open(directory_.path() / "data", data::Split::train); }
-
- private:
-  testing::TemporaryDirectory directory_;
-};
-
 TEST(Batch, PromptsHaveNoLabels) {
-  const MaskedDataset data;
+  const testing::MaskedDataset data;
   const auto dataset = data.open();
   std::vector<std::int64_t> stream(static_cast<std::size_t>(dataset.num_tokens())), labels(stream.size());
   dataset.read_tokens(0, stream);
@@ -146,14 +124,13 @@ TEST(Batch, PromptsHaveNoLabels) {
       learned += label != data::kIgnoredLabel;
     }
   }
-  EXPECT_EQ(num_labels(dataset, mixed, 0, windows), learned);
   EXPECT_GT(learned, 0);
   EXPECT_LT(learned, windows * 32 / 2) << "most of this text is prompts";
 }
 
 // The prompts' shares of the micro batches differ, and one may hold nothing else.
 TEST(Batch, EveryLabelCountsAlikeWhateverTheMicroBatch) {
-  const MaskedDataset data;
+  const testing::MaskedDataset data;
   const auto dataset = data.open();
   TrainConfig config = {
       .steps = 20, .batch_size = 8, .context_length = 8, .learning_rate = 0.01, .warmup_steps = 5, .seed = 3};

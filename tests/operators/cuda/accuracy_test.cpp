@@ -1,38 +1,24 @@
 // Every implementation of the GPU against the definition in double, at the lengths and shapes that models have. The
 // inputs are rounded to the dtype of the case; only the arithmetic after that is judged, by the tolerances of
 // delta_rule_case.h.
-#include <gtest/gtest.h>
-
-#include <cmath>
-#include <cstdio>
-#include <limits>
-#include <map>
 #include <optional>
 
+#include "operators/cuda/accuracy_cases.h"
 #include "operators/exact_forward.h"
 
 namespace comba::test {
 namespace {
 
-constexpr DType kAllDtypes[] = {DType::bf16, DType::f16, DType::f32};
 constexpr DType kHalfDtypes[] = {DType::bf16, DType::f16};
-constexpr Rule kRules[] = {Rule::comba, Rule::gated_delta};
 
-/// A call as models make it: paper convention, fused gates, b and d.
 Description call(std::int64_t B, std::int64_t T, std::int64_t H, std::int64_t K, std::int64_t V,
                  DType dtype = DType::bf16) {
-  Description x;
-  x.dtype = dtype;
-  x.B = B;
-  x.T = T;
-  x.H = x.HV = H;
-  x.K = K;
-  x.V = V;
+  Description x = model_call(B, T, H, K, V, dtype);
   x.final_gradient = false;
   return x;
 }
 
-class CudaAccuracy : public testing::Test {
+class CudaAccuracy : public AccuracyTest {
  protected:
   /// Every implementation that supports the case; at least one must.
   void check(Case& c, bool each_chunk = false) {
@@ -67,34 +53,15 @@ class CudaAccuracy : public testing::Test {
     EXPECT_GT(tested, 0);
   }
 
-  /// The largest error of each implementation and tensor, next to its tolerance: how much room is left.
-  void TearDown() override {
-    for (const auto& [what, worst] : worst_) {
-      std::printf("  %-36s RMS ratio up to %.2e, at most %.0e\n", what.c_str(), worst.ratio, worst.tolerance);
-    }
-  }
-
  private:
-  struct Worst {
-    double ratio = 0, tolerance = 0;
-  };
-
   void compare(const std::string& implementation, const Outputs& x, const Outputs& expected,
                const Description& description, std::optional<double> tolerance_of_all) {
-    SCOPED_TRACE(implementation);
-    compare_tensor(implementation, "o", x.o, expected.o, description, tolerance_of_all);
-    compare_tensor(implementation, "final_state", x.final_state, expected.final_state, description, tolerance_of_all);
-  }
-
-  void compare_tensor(const std::string& implementation, const char* name, const Buffer& x, const Buffer& expected,
-                      const Description& description, std::optional<double> tolerance_of_all) {
-    const double at_most = tolerance_of_all.value_or(tolerance(name, description.dtype));
-    const std::vector<double> values = x.values(), exact = expected.values();
-    EXPECT_TRUE(x.guards_intact()) << name << "; " << describe(description);
-    EXPECT_TRUE(close(values, exact, x.sizes(), at_most, name, describe(description)));
-    const double ratio = rms_ratio(values, exact);
-    Worst& worst = worst_[implementation + " " + name_of(description.dtype) + " " + name];
-    if (ratio > worst.ratio) worst = {ratio, at_most};
+    const auto at_most = [&](const char* name) {
+      return tolerance_of_all.value_or(tolerance(name, description.dtype));
+    };
+    AccuracyTest::compare(implementation, "o", x.o, expected.o, description, at_most("o"));
+    AccuracyTest::compare(implementation, "final_state", x.final_state, expected.final_state, description,
+                          at_most("final_state"));
   }
 
   /// Outputs of every 64 tokens of every head, within twice the tolerance of the whole, in which an error of one chunk
@@ -103,7 +70,6 @@ class CudaAccuracy : public testing::Test {
                       const Description& x) {
     constexpr std::int64_t kTokens = 64;
     const double at_most = 2 * tolerance("o", x.dtype);
-    Worst& worst = worst_[implementation + " " + name_of(x.dtype) + " o of 64 tokens"];
     for (std::int64_t row = 0; row < x.B; ++row) {
       for (std::int64_t head = 0; head < x.HV; ++head) {
         for (std::int64_t first = 0; first + kTokens <= x.T; first += kTokens) {
@@ -114,13 +80,11 @@ class CudaAccuracy : public testing::Test {
           }
           const double ratio = rms_ratio(values, exact);
           ASSERT_LE(ratio, at_most) << "o[" << row << ", " << first << "..., " << head << "]; " << describe(x);
-          if (ratio > worst.ratio) worst = {ratio, at_most};
+          note(implementation, "o of 64 tokens", x, ratio, at_most);
         }
       }
     }
   }
-
-  std::map<std::string, Worst> worst_;
 };
 
 /// Otherwise the tests below would say nothing about it.
@@ -215,23 +179,11 @@ TEST_F(CudaAccuracy, HeadDims) {
 }
 
 TEST_F(CudaAccuracy, EveryRuleConventionFeedbackGateAndState) {
-  std::uint64_t seed = 8000;
-  for (int bits = 0; bits < 64; ++bits) {
-    for (const Feedback feedback :
-         {Feedback::unit, Feedback::scalar, Feedback::per_key_head, Feedback::per_value_head}) {
-      Description x = call(2, 150, 2, 64, 64, bits % 3 == 0 ? DType::f16 : DType::bf16);
-      x.HV = 4;
-      x.feedback = feedback;
-      x.rule = kRules[bits & 1];
-      x.convention = bits & 2 ? Convention::fla : Convention::paper;
-      x.correction = (bits & 4) && !(x.convention == Convention::fla && feedback == Feedback::per_value_head);
-      x.fused_gates = bits & 8;
-      x.l2norm = bits & 16;
-      x.initial_state = bits & 32;
-      x.seed = ++seed;
-      check(x);
-    }
-  }
+  for_each_combination(/*T=*/150, /*seed=*/8000, [&](Description x, int bits) {
+    x.dtype = bits % 3 == 0 ? DType::f16 : DType::bf16;
+    x.final_gradient = false;
+    check(x);
+  });
 }
 
 TEST_F(CudaAccuracy, PackedSequences) {
@@ -273,24 +225,11 @@ TEST_F(CudaAccuracy, MeanLogDecaysFromNoneToAll) {
 }
 
 TEST_F(CudaAccuracy, GatesAtTheirLimits) {
-  constexpr double kInfinity = std::numeric_limits<double>::infinity();
   for (const DType dtype : kAllDtypes) {
     for (const Rule rule : kRules) {
       Description x = call(1, 400, 2, 128, 128, dtype);
       x.rule = rule;
-      x.fused_gates = false;
-      Case some(x), forgetful(x), mindful(x);
-      for (std::int64_t i = 0; i < some.g.count(); ++i) {
-        if (i % 7 == 0) some.g.set(i, -kInfinity);  // alpha = 0
-        if (i % 5 == 0) some.g.set(i, 0);           // alpha = 1
-        if (i % 3 == 0) some.beta.set(i, i % 2);    // beta 0 and 1
-        if (i % 11 == 0) some.g.set(i, -1000);      // below the clamp
-        forgetful.g.set(i, -kInfinity);
-        mindful.g.set(i, 0);
-      }
-      check(some);
-      check(forgetful);
-      check(mindful);
+      for (Case& c : cases_at_the_limits_of_gates(x)) check(c);
     }
   }
 }

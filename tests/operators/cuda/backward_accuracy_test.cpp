@@ -1,34 +1,12 @@
 // The gradients of every implementation of the GPU against the adjoint of the definition in double, by the tolerances
 // of delta_rule_case.h. The inputs are rounded to the dtype of the case; only the arithmetic after that is judged.
-#include <gtest/gtest.h>
-
-#include <cmath>
-#include <cstdio>
-#include <limits>
-#include <map>
-
+#include "operators/cuda/accuracy_cases.h"
 #include "operators/exact_backward.h"
 
 namespace comba::test {
 namespace {
 
-constexpr DType kAllDtypes[] = {DType::bf16, DType::f16, DType::f32};
-constexpr Rule kRules[] = {Rule::comba, Rule::gated_delta};
-
-/// A call as models make it: paper convention, fused gates, b and d.
-Description call(std::int64_t B, std::int64_t T, std::int64_t H, std::int64_t K, std::int64_t V,
-                 DType dtype = DType::bf16) {
-  Description x;
-  x.dtype = dtype;
-  x.B = B;
-  x.T = T;
-  x.H = x.HV = H;
-  x.K = K;
-  x.V = V;
-  return x;
-}
-
-class CudaBackwardAccuracy : public testing::Test {
+class CudaBackwardAccuracy : public AccuracyTest {
  protected:
   /// Every implementation that has this backward.
   void check(Case& c) {
@@ -41,7 +19,6 @@ class CudaBackwardAccuracy : public testing::Test {
         compare(implementation.name, name, x, exact, c.description);
       });
     }
-    ++tested_;
   }
 
   void check(const Description& description) {
@@ -49,38 +26,19 @@ class CudaBackwardAccuracy : public testing::Test {
     check(c);
   }
 
+ private:
   void compare(const std::string& implementation, const std::string& name, const Buffer& x, const Buffer& exact,
                const Description& description) {
     ASSERT_EQ(x.given(), exact.given()) << name;
     if (!x.given()) return;
-    const double at_most = gradient_tolerance(name, x, description);
-    const std::vector<double> values = x.values(), reference = exact.values();
-    EXPECT_TRUE(x.guards_intact()) << implementation << " " << name << "; " << describe(description);
-    EXPECT_TRUE(close(values, reference, x.sizes(), at_most, implementation + " " + name, describe(description)));
-    const double ratio = rms_ratio(values, reference);
-    Worst& worst = worst_[implementation + " " + name_of(description.dtype) + " " + name];
-    if (ratio > worst.ratio) worst = {ratio, at_most};
+    AccuracyTest::compare(implementation, name, x, exact, description, gradient_tolerance(name, x, description));
   }
-
-  /// The largest error of each implementation and gradient, next to its tolerance: how much room is left.
-  void TearDown() override {
-    for (const auto& [what, worst] : worst_) {
-      std::printf("  %-36s RMS ratio up to %.2e, at most %.0e\n", what.c_str(), worst.ratio, worst.tolerance);
-    }
-  }
-
- private:
-  struct Worst {
-    double ratio = 0, tolerance = 0;
-  };
-  std::map<std::string, Worst> worst_;
-  int tested_ = 0;
 };
 
 /// Otherwise the tests below would say nothing.
 TEST_F(CudaBackwardAccuracy, EveryDtypeHasABackward) {
   for (const DType dtype : kAllDtypes) {
-    Case c(call(1, 70, 2, 64, 64, dtype));
+    Case c(model_call(1, 70, 2, 64, 64, dtype));
     EXPECT_FALSE(backward_implementations_for(c).empty()) << name_of(dtype);
   }
 }
@@ -89,7 +47,7 @@ TEST_F(CudaBackwardAccuracy, Lengths) {
   for (const DType dtype : kAllDtypes) {
     for (const std::int64_t T : {1, 2, 63, 64, 65, 127, 128, 129, 400}) {
       for (const double log_decay : {0.01, 0.1}) {
-        Description x = call(1, T, 2, 128, 128, dtype);
+        Description x = model_call(1, T, 2, 128, 128, dtype);
         x.log_decay = log_decay;
         x.seed = T;
         check(x);
@@ -99,20 +57,20 @@ TEST_F(CudaBackwardAccuracy, Lengths) {
 }
 
 TEST_F(CudaBackwardAccuracy, ShapesOfTheDesign) {
-  check(call(1, 63, 1, 64, 64));
-  check(call(2, 300, 3, 60, 60));
-  check(call(1, 300, 4, 100, 100));
-  check(call(2, 1000, 2, 128, 128));
-  check(call(1, 300, 2, 256, 256));
-  check(call(1, 300, 2, 256, 256, DType::f16));
-  check(call(1, 300, 2, 256, 256, DType::f32));
+  check(model_call(1, 63, 1, 64, 64));
+  check(model_call(2, 300, 3, 60, 60));
+  check(model_call(1, 300, 4, 100, 100));
+  check(model_call(2, 1000, 2, 128, 128));
+  check(model_call(1, 300, 2, 256, 256));
+  check(model_call(1, 300, 2, 256, 256, DType::f16));
+  check(model_call(1, 300, 2, 256, 256, DType::f32));
 }
 
 TEST_F(CudaBackwardAccuracy, SumsOfManyHeads) {
   for (const DType dtype : kAllDtypes) {
     for (const Convention convention : {Convention::paper, Convention::fla}) {
       for (const Rule rule : kRules) {
-        Description x = call(1, 130, 24, 64, 64, dtype);
+        Description x = model_call(1, 130, 24, 64, 64, dtype);
         x.convention = convention;
         x.rule = rule;
         check(x);
@@ -136,7 +94,7 @@ TEST_F(CudaBackwardAccuracy, HeadDims) {
                                {2, 1},
                                {128, 100}}) {
       for (const Rule rule : kRules) {
-        Description x = call(1, 150, 2, K, V, dtype);
+        Description x = model_call(1, 150, 2, K, V, dtype);
         x.rule = rule;
         if (K == 1) x.l2norm = false;  // normalised, a single number is +-1 and its gradient rounding noise
         if (K > 1 || dtype == DType::f32) check(x);  // without the norm 16 bits leave too little of long products
@@ -149,7 +107,7 @@ TEST_F(CudaBackwardAccuracy, ValueHeadsThatShareAKeyHead) {
   for (const DType dtype : kAllDtypes) {
     for (const Feedback feedback : {Feedback::scalar, Feedback::per_key_head, Feedback::per_value_head}) {
       for (const std::int64_t group : {1, 2, 4, 8}) {
-        Description x = call(2, 130, 2, 128, 64, dtype);
+        Description x = model_call(2, 130, 2, 128, 64, dtype);
         x.HV = 2 * group;
         x.feedback = feedback;
         check(x);
@@ -159,24 +117,11 @@ TEST_F(CudaBackwardAccuracy, ValueHeadsThatShareAKeyHead) {
 }
 
 TEST_F(CudaBackwardAccuracy, EveryRuleConventionFeedbackGateAndState) {
-  std::uint64_t seed = 9000;
-  for (int bits = 0; bits < 64; ++bits) {
-    for (const Feedback feedback :
-         {Feedback::unit, Feedback::scalar, Feedback::per_key_head, Feedback::per_value_head}) {
-      Description x = call(2, 100, 2, 64, 64, kAllDtypes[seed % 3]);
-      x.HV = 4;
-      x.feedback = feedback;
-      x.rule = kRules[bits & 1];
-      x.convention = bits & 2 ? Convention::fla : Convention::paper;
-      x.correction = (bits & 4) && !(x.convention == Convention::fla && feedback == Feedback::per_value_head);
-      x.fused_gates = bits & 8;
-      x.l2norm = bits & 16;
-      x.initial_state = bits & 32;
-      x.final_gradient = bits & 2;
-      x.seed = ++seed;
-      check(x);
-    }
-  }
+  for_each_combination(/*T=*/100, /*seed=*/9000, [&](Description x, int bits) {
+    x.dtype = kAllDtypes[(x.seed - 1) % 3];
+    x.final_gradient = bits & 2;
+    check(x);
+  });
 }
 
 TEST_F(CudaBackwardAccuracy, PackedSequences) {
@@ -190,7 +135,7 @@ TEST_F(CudaBackwardAccuracy, PackedSequences) {
   };
   for (const std::vector<std::int64_t>& cu_seqlens : borders) {
     for (const DType dtype : kAllDtypes) {
-      Description x = call(1, cu_seqlens.back(), 2, 128, 64, dtype);
+      Description x = model_call(1, cu_seqlens.back(), 2, 128, 64, dtype);
       x.cu_seqlens = cu_seqlens;
       x.seed = cu_seqlens.size();  // cu_seqlens of 4 and of 8 bytes
       check(x);
@@ -204,7 +149,7 @@ TEST_F(CudaBackwardAccuracy, MeanLogDecaysFromNoneToAll) {
       for (const Rule rule : kRules) {
         for (const bool fused : {false, true}) {
           // Strong decays leave the last token of each head alone with d_final_state: it takes some heads to judge it.
-          Description x = call(1, 200, 8, 128, 128, dtype);
+          Description x = model_call(1, 200, 8, 128, 128, dtype);
           x.rule = rule;
           x.log_decay = log_decay;
           x.fused_gates = fused;
@@ -216,25 +161,14 @@ TEST_F(CudaBackwardAccuracy, MeanLogDecaysFromNoneToAll) {
 }
 
 TEST_F(CudaBackwardAccuracy, GatesAtTheirLimits) {
-  constexpr double kInfinity = std::numeric_limits<double>::infinity();
   for (const DType dtype : kAllDtypes) {
     for (const Rule rule : kRules) {
-      Description x = call(1, 200, 8, 128, 128, dtype);
+      Description x = model_call(1, 200, 8, 128, 128, dtype);
       x.rule = rule;
+      for (Case& c : cases_at_the_limits_of_gates(x)) check(c);
       x.fused_gates = false;
-      Case some(x), forgetful(x), mindful(x), silent(x);
-      for (std::int64_t i = 0; i < some.g.count(); ++i) {
-        if (i % 7 == 0) some.g.set(i, -kInfinity);  // alpha = 0
-        if (i % 5 == 0) some.g.set(i, 0);           // alpha = 1
-        if (i % 3 == 0) some.beta.set(i, i % 2);    // beta 0 and 1
-        if (i % 11 == 0) some.g.set(i, -1000);      // below the clamp
-        forgetful.g.set(i, -kInfinity);
-        mindful.g.set(i, 0);
-        silent.beta.set(i, 0);
-      }
-      check(some);
-      check(forgetful);
-      check(mindful);
+      Case silent(x);
+      for (std::int64_t i = 0; i < silent.beta.count(); ++i) silent.beta.set(i, 0);
       check(silent);
     }
   }
@@ -243,7 +177,7 @@ TEST_F(CudaBackwardAccuracy, GatesAtTheirLimits) {
 TEST_F(CudaBackwardAccuracy, StrengthsOfNothing) {
   for (const DType dtype : kAllDtypes) {
     for (const Convention convention : {Convention::paper, Convention::fla}) {
-      Description x = call(1, 100, 2, 64, 64, dtype);
+      Description x = model_call(1, 100, 2, 64, 64, dtype);
       x.convention = convention;
       Case c(x);
       for (std::int64_t i = 0; i < c.b.count(); ++i) c.b.set(i, 0);
@@ -258,7 +192,7 @@ TEST_F(CudaBackwardAccuracy, KeysOfAnySize) {
   for (const DType dtype : kAllDtypes) {
     for (const double size : {1e-3, 1.0, 1e2, 1e4}) {
       for (const bool correction : {false, true}) {
-        Description x = call(1, 150, 2, 128, 128, dtype);
+        Description x = model_call(1, 150, 2, 128, 128, dtype);
         x.key_size = size;
         x.correction = correction;
         check(x);

@@ -97,42 +97,37 @@ __global__ __launch_bounds__(kThreads, kBytes == 2 ? 1024 / kThreads : 512 / kTh
     const int column = 8 * (v * kThreads + static_cast<int>(threadIdx.x));
     if (column < columns) raw[v] = load_eight<kBytes>(x.logits, at + column);
   }
-  float max = -INFINITY;
+  const auto for_each_vector = [&](const auto& visit) {
 #pragma unroll
-  for (int v = 0; v < kVectors; ++v) {
-    const int column = 8 * (v * kThreads + static_cast<int>(threadIdx.x));
-    if (column >= columns) continue;
-    float values[8];
-    to_floats(raw[v], is_f16, values);
+    for (int v = 0; v < kVectors; ++v) {
+      const int column = 8 * (v * kThreads + static_cast<int>(threadIdx.x));
+      if (column >= columns) continue;
+      float values[8];
+      to_floats(raw[v], is_f16, values);
+      visit(column, values);
+    }
+  };
+  float max = -INFINITY;
+  for_each_vector([&](int column, float(&values)[8]) {
     mask_padding(column, columns, values);
 #pragma unroll
     for (int i = 0; i < 8; ++i) max = fmaxf(max, values[i]);
-  }
+  });
   max = reduce<kThreads, Reduction::max>(max, scratch);
   float sum = 0;
   const Exponent exponent(max);
-#pragma unroll
-  for (int v = 0; v < kVectors; ++v) {
-    const int column = 8 * (v * kThreads + static_cast<int>(threadIdx.x));
-    if (column >= columns) continue;
-    float values[8];
-    to_floats(raw[v], is_f16, values);
+  for_each_vector([&](int column, float(&values)[8]) {
     mask_padding(column, columns, values);
 #pragma unroll
     for (int i = 0; i < 8; ++i) sum += exponent.exp(values[i]);
-  }
+  });
   sum = reduce<kThreads, Reduction::sum>(sum, scratch);
   const RowStatistics statistics = finish_row(x, row, max, sum);
   if (x.scale == nullptr) return;
-#pragma unroll
-  for (int v = 0; v < kVectors; ++v) {
-    const int column = 8 * (v * kThreads + static_cast<int>(threadIdx.x));
-    if (column >= columns) continue;
-    float values[8];
-    to_floats(raw[v], is_f16, values);
+  for_each_vector([&](int column, float(&values)[8]) {
     statistics.gradient(column, values);
     store_eight<kBytes>(x.logits, at + column, from_floats<kBytes>(values, is_f16));
-  }
+  });
 }
 
 /// The sum so far follows the maximum so far: each new maximum scales it down.
