@@ -4,6 +4,8 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <tuple>
+#include <utility>
 
 #include "operators/cuda/device_forward.h"
 #include "operators/cuda/slice_columns.h"
@@ -166,6 +168,34 @@ TEST(CudaBatch, EveryWidthOfSlicesGivesTheSameBits) {
   }
 }
 
+/// scan waits for prepare, or follows it over few or most of the multiprocessors.
+TEST(CudaBatch, EveryShareOfPrepareGivesTheSameBits) {
+  for (const auto& [B, H, HV] : {std::tuple{1, 2, 2}, {5, 3, 12}, {9, 16, 16}, {3, 1, 33}}) {
+    for (const Feedback feedback : {Feedback::scalar, Feedback::per_value_head}) {
+      for (const bool packed : {false, true}) {
+        Description x = large(DType::bf16);
+        x.H = H;
+        x.HV = HV;
+        x.feedback = feedback;
+        if (packed) x.cu_seqlens = {0, 15, 15, 79, 143, 144, 300};
+        if (!packed) x.B = B;
+        Case c(x);
+        for (const delta_rule::Implementation& implementation : implementations_for(c)) {
+          SCOPED_TRACE(std::string(implementation.name) + "; " + describe(x));
+          const PrepareMultiprocessors apart(0);
+          const Outputs expected = forward(implementation, c);
+          for (const int multiprocessors : {-1, 1, 40, 100, 131}) {
+            const PrepareMultiprocessors forced(multiprocessors);
+            const Outputs out = forward(implementation, c);
+            EXPECT_TRUE(same_bits(out.o, expected.o, 0)) << multiprocessors;
+            EXPECT_TRUE(same_bits(out.final_state, expected.final_state, 0)) << multiprocessors;
+          }
+        }
+      }
+    }
+  }
+}
+
 /// A race would show as other bits on some run.
 TEST(CudaBatch, TwoHundredRunsGiveTheSameBits) {
   for (const DType dtype : {DType::bf16, DType::f32}) {
@@ -174,10 +204,12 @@ TEST(CudaBatch, TwoHundredRunsGiveTheSameBits) {
       if (packed) x.cu_seqlens = {0, 15, 15, 79, 143, 144, 300};
       Case c(x);
       for (const char* name : device_implementations_for(c)) {
-        for (const int columns : {0, 16, 32, 64, 128}) {
+        for (const auto& [columns, multiprocessors] :
+             {std::pair{0, -1}, {16, -1}, {32, 0}, {32, 5}, {64, 66}, {128, 100}}) {
           SCOPED_TRACE(std::string(name) + "; columns " + std::to_string(columns) + "; " + describe(x));
           if (columns > 0 && std::string(name) != "cuda.sm90") continue;
           const SliceColumns forced(columns);
+          const PrepareMultiprocessors share(multiprocessors);
           DeviceForward call(name, c);
           call.poison();
           call.run();

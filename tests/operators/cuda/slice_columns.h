@@ -14,4 +14,13 @@ struct SliceColumns {
   SliceColumns& operator=(const SliceColumns&) = delete;
 };
 
+/// Forces how many multiprocessors cuda.sm90's prepare has to itself, or with 0 that scan waits for it, for as long as
+/// it lives.
+struct PrepareMultiprocessors {
+  explicit PrepareMultiprocessors(int number) { delta_rule::cuda::sm90::force_prepare_multiprocessors(number); }
+  ~PrepareMultiprocessors() { delta_rule::cuda::sm90::force_prepare_multiprocessors(-1); }
+  PrepareMultiprocessors(const PrepareMultiprocessors&) = delete;
+  PrepareMultiprocessors& operator=(const PrepareMultiprocessors&) = delete;
+};
+
 }  // namespace comba::test

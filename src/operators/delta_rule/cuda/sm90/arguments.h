@@ -38,7 +38,8 @@ struct Sequences {
   bool are_i64 = false;
   int N = 0;
   std::int64_t T = 0;
-  int slots = 0;  ///< of all sequences together
+  int slots = 0;    ///< of all sequences together
+  int at_once = 1;  ///< sequences, of equal length, whose chunks prepare makes side by side
 };
 
 /// Factors of the rows of a chunk. Bulk copies want 16 bytes of alignment, here and in shared memory.
@@ -56,6 +57,7 @@ struct alignas(64) ChunkMatrices {
   std::uint16_t inverse[kChunk * kChunk];  ///< M - I, with M = (I + diag(beta) A)^-1
   std::uint16_t read[kChunk * kChunk];     ///< R M, with the normalisation of q and k
   ChunkFactors factors;
+  unsigned written;  ///< warps of prepare that have written their part, while scan follows it (ready.cuh)
 };
 
 struct SavedGates;                      ///< gates and norms of a chunk, for the backward pass
@@ -78,6 +80,8 @@ struct Arguments {
   std::uint16_t* writes = nullptr;  ///< Vn^T [slots, HV], a tile of V_rows x 64
   int V_rows = 0;                   ///< V, rounded up to a multiple of 64
   Sequences sequences;
+  int piece_heads = 1, pieces_of_group = 1;  ///< how prepare shares out the value heads of a key head
+  int prepare_multiprocessors = 0;  ///< that prepare has to itself while scan follows it; none: scan waits for its end
   bool full_feedback = false, p_of_value_heads = false;
   bool beta_given = false, gated_delta = false, fla = false, l2norm = false;
   int K = 0, V = 0, H = 0, HV = 0, group = 1;

@@ -24,11 +24,27 @@ void launch(Kernel kernel, dim3 grid, int threads, int shared_bytes, bool early,
   check_cuda(cudaLaunchKernelEx(&config, kernel, x), "the launch of cuda.sm90");
 }
 
+/// The value heads of a piece of prepare's work, for the least time: small pieces are shared out more evenly, but each
+/// brings the tiles of q and k, which takes about a quarter of the time of a value head.
+inline int piece_heads(int group, int key_heads, int teams) {
+  const auto parts = [](int whole, int part) { return (whole + part - 1) / part; };
+  const auto time = [&](int heads) { return parts(key_heads * parts(group, heads), teams) * (4 * heads + 1); };
+  int best = group;
+  for (int heads = group; heads > 1;) {
+    heads = parts(heads, 2);
+    if (time(heads) < time(best)) best = heads;
+  }
+  return best;
+}
+
 template <class Shape>
-void launch_prepare(const Arguments& x, cudaStream_t stream) {
+void launch_prepare(Arguments x, cudaStream_t stream) {
   if (x.sequences.slots == 0) return;
-  const int blocks = std::max(1, num_multiprocessors() * Shape::kBlocks / x.H);
-  const dim3 grid(std::min(x.sequences.slots, blocks), x.H);
+  const int blocks = x.prepare_multiprocessors > 0 ? x.prepare_multiprocessors : num_multiprocessors();
+  const int key_heads = x.sequences.slots * x.H;
+  x.piece_heads = piece_heads(x.group, key_heads, blocks * Shape::kTeams);
+  x.pieces_of_group = (x.group + x.piece_heads - 1) / x.piece_heads;
+  const dim3 grid(std::min(key_heads * x.pieces_of_group, blocks));
   launch(prepare<Shape>, grid, Shape::kThreads, sizeof(typename Shape::Shared), false, stream, x);
 }
 

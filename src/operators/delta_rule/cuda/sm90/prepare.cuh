@@ -1,7 +1,10 @@
 #pragma once
 
+#include <algorithm>
+
 #include "operators/delta_rule/cuda/sm90/gates.cuh"
 #include "operators/delta_rule/cuda/sm90/inverse.cuh"
+#include "operators/delta_rule/cuda/sm90/ready.cuh"
 #include "operators/delta_rule/cuda/sm90/sequences.cuh"
 #include "operators/delta_rule/cuda/sm90/tiles.cuh"
 #include "operators/delta_rule/cuda/sm90/triangle.cuh"
@@ -14,44 +17,102 @@
 /// with q~ = q - s k or q - s p. q, k and p are multiplied as they lie in memory; normalisation and correction act on
 /// the products, in fp32. Without a full p it is b k, and the tile of k serves for both.
 ///
-/// Grid: (blocks that share the slots, key head). A block takes slot after slot, and the value heads of each. Its two
-/// warpgroups:
+/// Grid: at most a block a multiprocessor. A block has as many teams as fit, which know nothing of each other. A team
+/// takes piece after piece: a chunk, a key head, value heads of it. Its two warpgroups:
 ///
 ///     P K^T | A | M | write M - I
 ///     (Q - s K) K^T | R | ...  | R M | write R M
 ///
-/// The next tiles are on their way as soon as the products have read these.
+/// The next tiles are on their way as soon as the products have read these. scan may follow while other multiprocessors
+/// still prepare (ready.cuh).
 namespace comba::delta_rule::cuda::sm90 {
+
+/// What a team works on: a value head of a chunk.
+class Place {
+ public:
+  int slot, key, value;
+  Chunk chunk;
+
+  Place() = default;
+
+  /// In the first piece from number `piece` on that has tokens, of every `stride`-th; if there is none, is_end().
+  __device__ Place(const Arguments& x, int piece, int stride) : piece_(piece) { find(x, stride); }
+
+  __device__ bool is_end() const { return chunk.count == 0; }
+  __device__ bool is_first_of_piece() const { return is_first_; }
+
+  __device__ void advance(const Arguments& x, int stride) {
+    is_first_ = false;
+    if (++value < end_) return;
+    piece_ += stride;
+    find(x, stride);
+  }
+
+ private:
+  unsigned piece_;
+  int end_;
+  bool is_first_;
+
+  __device__ void find(const Arguments& x, int stride) {
+    const unsigned pieces_of_slot = x.H * x.pieces_of_group;
+    chunk.count = 0;
+    for (; piece_ < x.sequences.slots * pieces_of_slot; piece_ += stride) {
+      slot = slot_in_order(x.sequences, piece_ / pieces_of_slot);
+      chunk = chunk_of_slot(x.sequences, slot);
+      if (chunk.count == 0) continue;
+      const unsigned rest = piece_ % pieces_of_slot, pieces = x.pieces_of_group;
+      key = rest / pieces;
+      value = key * x.group + rest % pieces * x.piece_heads;
+      end_ = min(value + x.piece_heads, (key + 1) * x.group);
+      is_first_ = true;
+      return;
+    }
+  }
+};
 
 template <class Element_, int kK_, bool kFullFeedback_>
 struct PrepareShape {
   using Element = Element_;
   static constexpr int kK = kK_;
   static constexpr bool kFullFeedback = kFullFeedback_;
-  static constexpr int kThreads = 2 * kWarpGroup;
-  static constexpr int kBlocks = kK == 256 || kFullFeedback ? 2 : 3;  ///< of a multiprocessor: as many as fit
+  static constexpr int kTeamThreads = 2 * kWarpGroup;
   static constexpr int kQuery = 0, kKey = 1, kFeedback = kFullFeedback ? 2 : 1;
 
-  struct Shared {
+  struct alignas(1024) TeamShared {
     Element tile[kFeedback + 1][kChunk * kK];
     Element read[kChunk * kChunk];
     float inverse[kChunk][kInverseStride];  ///< A, then M
     ChunkGates gates;
     float q_norm[kChunk], k_norm[kChunk], p_norm[kChunk];  ///< 1 / |q~_i|, 1 / |k_i|, 1 / |p_i|; absent tokens: 0
-    float column_factor[kThreads / 32][kChunk];            ///< of each warp
+    float column_factor[kTeamThreads / 32][kChunk];        ///< of each warp
     double first_half;
+    Place place;
     std::uint64_t loaded;
+  };
+  static constexpr int kTeams = std::min<int>(3, 227 * 1024 / sizeof(TeamShared));
+  static constexpr int kThreads = kTeams * kTeamThreads;
+  struct Shared {
+    TeamShared team[kTeams];
   };
 };
 
-/// The blocks' barriers beside number 0.
-constexpr int kInverseWarps = 1, kInverseKnown = 2;
+/// A team of a block, seen from one of its threads. It has three named barriers: of all, of one warpgroup, and of a
+/// warpgroup that waits for the other.
+template <class Shape>
+struct Team {
+  static constexpr int kThreads = Shape::kTeamThreads;
+  const int number = static_cast<int>(threadIdx.x) / kThreads, thread = static_cast<int>(threadIdx.x) % kThreads;
 
-/// 1 / |x_i - strength y_i| of all rows of two tiles by the block, four threads a row; 1 if not normalised.
+  __device__ void meet() const { barrier_wait(1 + 3 * number, kThreads); }
+  __device__ int inverse_warps() const { return 2 + 3 * number; }
+  __device__ int inverse_known() const { return 3 + 3 * number; }
+};
+
+/// 1 / |x_i - strength y_i| of all rows of two tiles by a team, four threads a row; 1 if not normalised.
 template <class Element, int kK>
-__device__ void row_norms(const Chunk& chunk, const Element* x, const Element* y, float strength, bool normalised,
-                          float eps, float* norms) {
-  const int row = threadIdx.x / 4, quarter = threadIdx.x % 4;
+__device__ void row_norms(const Chunk& chunk, int thread, const Element* x, const Element* y, float strength,
+                          bool normalised, float eps, float* norms) {
+  const int row = thread / 4, quarter = thread % 4;
   const auto piece = [&](const Element* tile, int i) {
     const int offset = piece_offset<kChunk>(row, i / 2 * 8 + quarter * 2 + i % 2);
     return *reinterpret_cast<const cutlass::Array<Element, 8>*>(reinterpret_cast<const char*>(tile) + offset);
@@ -108,40 +169,22 @@ __device__ void norms_of_diagonal(const Chunk& chunk, const C& kk, bool normalis
   }
 }
 
-/// What a block works on: a value head of a chunk, of a key head.
-struct Place {
-  int slot, value;
-  Chunk chunk;
-
-  /// From `slot` on, the first that has tokens; if there is none, is_end().
-  __device__ Place(const Arguments& x, int slot) : slot(slot) { find(x); }
-  __device__ bool is_end() const { return chunk.count == 0; }
-  __device__ bool is_first_value(const Arguments& x) const { return value == static_cast<int>(blockIdx.y) * x.group; }
-  __device__ void advance(const Arguments& x) {
-    if (++value < static_cast<int>(blockIdx.y + 1) * x.group) return;
-    slot += gridDim.x;
-    find(x);
+/// Clears the counts of what a team is going to write; its threads do every `stride`-th piece together.
+__device__ inline void clear_counts(const Arguments& x, int first, int stride, int thread, int threads) {
+  for (Place at(x, first + thread * stride, threads * stride); !at.is_end(); at.advance(x, threads * stride)) {
+    x.chunks[static_cast<std::int64_t>(at.slot) * x.HV + at.value].written = 0;
   }
-
- private:
-  __device__ void find(const Arguments& x) {
-    value = blockIdx.y * x.group;
-    chunk.count = 0;
-    for (; slot < x.sequences.slots; slot += gridDim.x) {
-      chunk = chunk_of_slot(x.sequences, slot);
-      if (chunk.count > 0) return;
-    }
-  }
-};
+  __threadfence();
+}
 
 template <class Shape>
-__global__ __launch_bounds__(Shape::kThreads, Shape::kBlocks) void prepare(const __grid_constant__ Arguments x) {
+__global__ __launch_bounds__(Shape::kThreads, 1) void prepare(const __grid_constant__ Arguments x) {
   using Element = typename Shape::Element;
   constexpr int kK = Shape::kK;
   extern __shared__ __align__(1024) std::uint8_t memory[];
-  auto& shared = *reinterpret_cast<typename Shape::Shared*>(memory);
-  let_next_kernel_start();
-  const bool reads = cutlass::canonical_warp_group_idx() == 1;  // the warpgroup of R
+  const Team<Shape> team;
+  auto& shared = reinterpret_cast<typename Shape::Shared*>(memory)->team[team.number];
+  const bool reads = team.thread >= kWarpGroup;  // the warpgroup of R
   const int correction = x.fla ? Shape::kFeedback : Shape::kKey;
   const auto tile_of = [&](int which) { return tile<Element, kChunk, kK>(shared.tile[which]); };
   const auto has_new_p = [&](const Place& at) { return Shape::kFullFeedback && x.p_of_value_heads && !at.is_end(); };
@@ -151,42 +194,53 @@ __global__ __launch_bounds__(Shape::kThreads, Shape::kBlocks) void prepare(const
     }
   };
   const auto load_tiles = [&](const Place& at) {
-    if (at.is_end() || threadIdx.x != 0) return;
-    if (at.is_first_value(x)) {
+    if (at.is_end() || team.thread != 0) return;
+    if (at.is_first_of_piece()) {
       set_barrier_transaction_bytes(shared.loaded, sizeof(shared.tile));
-      load_tile(x.k, at, Shape::kKey, blockIdx.y);
-      load_tile(x.q, at, Shape::kQuery, blockIdx.y);
-      if (Shape::kFullFeedback) load_tile(x.p, at, Shape::kFeedback, x.p_of_value_heads ? at.value : blockIdx.y);
+      load_tile(x.k, at, Shape::kKey, at.key);
+      load_tile(x.q, at, Shape::kQuery, at.key);
+      if (Shape::kFullFeedback) load_tile(x.p, at, Shape::kFeedback, x.p_of_value_heads ? at.value : at.key);
     } else if (has_new_p(at)) {
       set_barrier_transaction_bytes(shared.loaded, sizeof(shared.tile[0]));
       load_tile(x.p, at, Shape::kFeedback, at.value);
     }
   };
 
-  const KeyHead head(x, blockIdx.y);
-  Place now(x, blockIdx.x);
+  const auto stride = [] { return static_cast<int>(gridDim.x) * Shape::kTeams; };
+  const int first = team.number * gridDim.x + blockIdx.x;
+  Place now(x, first, stride());
   RawGates raw;
-  if (threadIdx.x == 0) {
+  if (team.thread == 0) {
+    shared.place = now;
     initialize_barrier(shared.loaded, 1);
     cutlass::arch::fence_barrier_init();
   }
   load_tiles(now);
-  if (!now.is_end()) raw.load(x, now.chunk, now.value);
+  if (!now.is_end()) raw.load(x, now.chunk, now.value, team.thread);
+  if (x.prepare_multiprocessors > 0) clear_counts(x, first, stride(), team.thread, team.kThreads);
   __syncthreads();
+  let_next_kernel_start();
   for (int phase = 0; !now.is_end();) {
     const Chunk chunk = now.chunk;
-    const bool is_first = now.is_first_value(x), new_p = is_first || has_new_p(now);
-    raw.resolve(x, chunk, shared.gates, shared.first_half);  // here all warps have left the place before
+    const KeyHead head(x, now.key);
+    const bool is_first = now.is_first_of_piece(), new_p = is_first || has_new_p(now);
+    // Where they meet here all warps have left the place before.
+    raw.resolve(x, chunk, team.thread, shared.gates, shared.first_half, [&] { team.meet(); });
     if (new_p) wait_barrier(shared.loaded, phase), phase ^= 1;
 
     const Product<Element, kChunk, GMMA::Major::K> product;
     Accumulators<kChunk, kChunk> products;
     const auto norms = [&](int which, float strength, bool normalised, float* to) {
-      row_norms<Element, kK>(chunk, shared.tile[which], shared.tile[correction], strength, normalised, x.l2norm_eps,
-                             to);
+      row_norms<Element, kK>(chunk, team.thread, shared.tile[which], shared.tile[correction], strength, normalised,
+                             x.l2norm_eps, to);
     };
     multiply(product, tile_of(reads ? correction : Shape::kFeedback), tile_of(Shape::kKey), products,
              GMMA::ScaleOut::Zero);
+    if (team.thread == kWarpGroup - 1) {  // of a warp that had no gates to do
+      Place next = shared.place;
+      next.advance(x, stride());
+      shared.place = next;
+    }
     if (new_p) norms(Shape::kQuery, head.strength, x.l2norm, shared.q_norm);
     if (Shape::kFullFeedback && is_first) norms(Shape::kKey, 0, x.l2norm, shared.k_norm);
     if (Shape::kFullFeedback && new_p) norms(Shape::kFeedback, 0, x.fla && x.l2norm, shared.p_norm);
@@ -200,29 +254,29 @@ __global__ __launch_bounds__(Shape::kThreads, Shape::kBlocks) void prepare(const
       norms_of_diagonal(chunk, products, x.l2norm, x.l2norm_eps, shared.k_norm);
     }
     clear_absent_rows(chunk, products);
-    __syncthreads();  // gates and norms are known, the tiles are free
+    team.meet();  // gates, norms and the next place are known, the tiles are free
     const std::int64_t index = static_cast<std::int64_t>(now.slot) * x.HV + now.value;
     ChunkMatrices& result = x.chunks[index];
-    now.advance(x);
+    now = shared.place;
     load_tiles(now);
-    if (!now.is_end()) raw.load(x, now.chunk, now.value);
+    if (!now.is_end()) raw.load(x, now.chunk, now.value, team.thread);
 
     const ChunkGates& gates = shared.gates;
     const float* const p_norm = Shape::kFullFeedback ? shared.p_norm : shared.k_norm;
-    float* const column_factor = shared.column_factor[threadIdx.x / 32];
+    float* const column_factor = shared.column_factor[team.thread / 32];
     float factor[2];
     LogDecay to[2];
     if (reads) {
-      write_factors(x, chunk, head, gates, shared.q_norm, shared.k_norm, p_norm, threadIdx.x - kWarpGroup,
-                    result.factors);
-      if (x.gates) save_gates(gates, shared.q_norm, shared.k_norm, threadIdx.x - kWarpGroup, x.gates[index]);
+      const int token = team.thread - kWarpGroup;
+      write_factors(x, chunk, head, gates, shared.q_norm, shared.k_norm, p_norm, token, result.factors);
+      if (x.gates) save_gates(gates, shared.q_norm, shared.k_norm, token, x.gates[index]);
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         const int i = first_row() + 8 * half;
         factor[half] = x.scale * shared.q_norm[i], to[half] = gates.G[i];
       }
       Triangle r(products, true, factor, to, gates, shared.k_norm, column_factor);
-      barrier_wait(kInverseKnown, Shape::kThreads);
+      barrier_wait(team.inverse_known(), team.kThreads);
       r.multiply(shared.inverse, shared.read);
       __syncwarp();
       write_rows(shared.read, result.read);
@@ -234,11 +288,12 @@ __global__ __launch_bounds__(Shape::kThreads, Shape::kBlocks) void prepare(const
       }
       const Triangle a(products, false, factor, to, gates, shared.k_norm, column_factor);
       a.store(shared.inverse);
-      barrier_wait(kInverseWarps, kWarpGroup);
-      invert(shared.inverse, kInverseWarps);
-      barrier_arrive(kInverseKnown, Shape::kThreads);
+      barrier_wait(team.inverse_warps(), kWarpGroup);
+      invert(shared.inverse, team.inverse_warps());
+      barrier_arrive(team.inverse_known(), team.kThreads);
       write_inverse(shared.inverse, reinterpret_cast<Element*>(result.inverse));
     }
+    if (x.prepare_multiprocessors > 0) count_written(result);
   }
 }
 

@@ -2,6 +2,7 @@
 
 #include "operators/delta_rule/cuda/sm90/bulk_store.cuh"
 #include "operators/delta_rule/cuda/sm90/gates.cuh"
+#include "operators/delta_rule/cuda/sm90/ready.cuh"
 #include "operators/delta_rule/cuda/sm90/rest.cuh"
 #include "operators/delta_rule/cuda/sm90/ring.cuh"
 #include "operators/delta_rule/cuda/sm90/scan_shape.cuh"
@@ -61,8 +62,9 @@ struct Scan {
     const int chunks = sequence.chunks(), key = head / x.group;
     const int bytes =
         sizeof(Stage) + sizeof(ChunkFactors) - (has_output() ? 0 : sizeof(Stage::q) + sizeof(Stage::read));
+    const bool follows = x.prepare_multiprocessors > 0;
     RingPlace at, feedback_at;
-    wait_for_kernel_before();
+    if (!follows) wait_for_kernel_before();
     if (!has_output()) let_next_kernel_start();  // of the backward pass: it needs the kernel before this one only
     for (int chunk = 0; chunk < chunks; ++chunk, at.template advance<Shape::kStages>()) {
       Stage& stage = shared.stage[at.stage];
@@ -77,11 +79,12 @@ struct Scan {
       for (int group = 0; group < Shape::kGroups; ++group) {
         load_box(x.v, full, stage.v[group], first_v(group), head, token, sequence.batch);
       }
-      SM90_BULK_COPY_G2S::copy(matrices.inverse, &full, stage.inverse, (has_output() ? 2 : 1) * sizeof(stage.inverse));
-      SM90_BULK_COPY_G2S::copy(&matrices.factors, &full, &factors, sizeof(factors));
       for (int column = 0; has_output() && column < kK; column += 64) {
         load_box(x.q, full, stage.q + kChunk * column, column, key, token, sequence.batch);
       }
+      if (follows) wait_until_written(matrices);
+      SM90_BULK_COPY_G2S::copy(matrices.inverse, &full, stage.inverse, (has_output() ? 2 : 1) * sizeof(stage.inverse));
+      SM90_BULK_COPY_G2S::copy(&matrices.factors, &full, &factors, sizeof(factors));
       if constexpr (Shape::kFullFeedback) {
         Element* const p = shared.feedback[feedback_at.stage].p;
         auto& [p_full, p_empty] = shared.feedback_control[feedback_at.stage];
@@ -93,6 +96,7 @@ struct Scan {
         feedback_at.template advance<Shape::kFeedbackStages>();
       }
     }
+    if (follows) wait_for_kernel_before();  // whoever waits for this kernel waits for that one, too
   }
 
   /// A warp has done with what `empty` stands for.

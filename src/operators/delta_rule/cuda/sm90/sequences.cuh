@@ -29,6 +29,14 @@ __device__ inline Sequence sequence(const Sequences& x, int n) {
   return {n, 0, T, n * ((T + kChunk - 1) / kChunk)};
 }
 
+/// The slot that prepare makes as number `i`: of `at_once` sequences the first chunks, then the second ones, and so on.
+__device__ inline int slot_in_order(const Sequences& x, int i) {
+  if (x.at_once == 1) return i;
+  const int chunks = (static_cast<int>(x.T) + kChunk - 1) / kChunk, first = i / (x.at_once * chunks) * x.at_once;
+  const int place = i - first * chunks, sequences = min(x.at_once, x.N - first);
+  return (first + place % sequences) * chunks + place / sequences;
+}
+
 struct Chunk {
   int batch;
   int begin;  ///< first token

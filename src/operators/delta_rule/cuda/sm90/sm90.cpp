@@ -37,7 +37,12 @@ Sequences sequences(const Problem& x) {
 
 int padded(std::int64_t K) { return K <= 64 ? 64 : K <= 128 ? 128 : 256; }
 
-std::atomic<int> forced_slice_columns = 0;
+std::atomic<int> forced_slice_columns = 0, forced_prepare_multiprocessors = -1;
+
+std::int64_t scan_blocks(const Problem& x, SliceChoice slices) {
+  const int columns = slices.columns * slices.groups;
+  return x.N * x.HV * ((x.V + columns - 1) / columns);
+}
 
 /// The widest slices that still give every multiprocessor a block: narrow ones shorten the chain of a chunk, but each
 /// reads q and k again. Packed sequences, of many lengths, are shared out better in smaller blocks. Results do not
@@ -49,10 +54,10 @@ SliceChoice choose_slices(const Problem& x) {
     return columns == 128 ? SliceChoice{64, pairs ? 2 : 1} : SliceChoice{columns, 1};
   }
   const int multiprocessors = num_multiprocessors();
-  const auto blocks = [&](std::int64_t columns) { return x.N * x.HV * ((x.V + columns - 1) / columns); };
-  if (pairs && !x.in.cu_seqlens.given() && blocks(128) * 10 >= multiprocessors * 9) return {64, 2};
-  if (blocks(64) * 10 >= multiprocessors * 9) return {64, 1};
-  if (blocks(32) * 10 >= multiprocessors * 9) return {32, 1};
+  const auto is_enough = [&](SliceChoice slices) { return scan_blocks(x, slices) * 10 >= multiprocessors * 9; };
+  if (pairs && !x.in.cu_seqlens.given() && is_enough({64, 2})) return {64, 2};
+  if (is_enough({64, 1})) return {64, 1};
+  if (is_enough({32, 1})) return {32, 1};
   return {16, 1};
 }
 
@@ -63,6 +68,34 @@ SliceChoice beside_reverse(SliceChoice wish) { return wish.columns == 16 ? Slice
 SliceChoice with_feedback(const Problem& x, SliceChoice wish) {
   if (padded(x.K) == 256) return {32, 1};
   return wish.columns == 64 && wish.groups == 1 ? SliceChoice{32, 1} : wish;
+}
+
+/// How the forward kernels share the multiprocessors.
+struct Plan {
+  SliceChoice slices;
+  int prepare_multiprocessors = 0;  ///< see Arguments
+  int at_once = 1;                  ///< see Sequences
+};
+
+/// Where slices fit on half of the multiprocessors, the narrowest do, and prepare, which is faster, goes ahead of scan
+/// on the others. Sequences of other lengths would have to wait for each other.
+Plan plan(const Problem& x) {
+  const auto possible = [&](SliceChoice wish) { return x.in.p.given() ? with_feedback(x, wish) : wish; };
+  const int multiprocessors = num_multiprocessors(), forced = forced_prepare_multiprocessors;
+  const bool equal = !x.in.cu_seqlens.given() || x.N == 1;
+  Plan plan = {possible(choose_slices(x))};
+  for (const int columns : {16, 32, 64}) {
+    const SliceChoice slices = possible(forced_slice_columns > 0 ? plan.slices : SliceChoice{columns, 1});
+    if (!equal || x.T <= kChunk || forced == 0 || scan_blocks(x, slices) * 2 > multiprocessors) continue;
+    plan = {slices, multiprocessors - static_cast<int>(scan_blocks(x, slices))};
+    break;
+  }
+  if (forced > 0) plan.prepare_multiprocessors = forced;
+  if (plan.prepare_multiprocessors > 0 && equal) {
+    const std::int64_t places = std::max(1, multiprocessors - plan.prepare_multiprocessors);
+    plan.at_once = static_cast<int>(std::clamp(places * x.N / scan_blocks(x, plan.slices), std::int64_t{1}, x.N));
+  }
+  return plan;
 }
 
 Arguments arguments(const Problem& x, const DeltaRuleForward& args, SliceChoice slices) {
@@ -212,14 +245,16 @@ void launch_forward(const Problem& x, const Arguments& a, SliceChoice slices) {
 
 void forward(const Problem& x, const DeltaRuleForward& args, Workspace workspace) {
   if (x.N == 0) return;
-  const SliceChoice wish = choose_slices(x), slices = x.in.p.given() ? with_feedback(x, wish) : wish;
-  Arguments a = arguments(x, args, slices);
+  const Plan plan = sm90::plan(x);
+  Arguments a = arguments(x, args, plan.slices);
+  a.prepare_multiprocessors = plan.prepare_multiprocessors;
+  a.sequences.at_once = plan.at_once;
   if (has_saved(x)) {
     SavedParts(x).give_to(a, x, args.saved);
   } else {
     a.chunks = static_cast<ChunkMatrices*>(workspace.data);
   }
-  launch_forward(x, a, slices);
+  launch_forward(x, a, plan.slices);
 }
 
 /// Wide slices read q and k less often; narrow ones give more blocks.
@@ -275,6 +310,8 @@ void backward(const Problem& x, const DeltaRuleBackward& args, Workspace workspa
 }
 
 }  // namespace
+
+void force_prepare_multiprocessors(int number) { forced_prepare_multiprocessors = number; }
 
 void force_slice_columns(int columns) {
   require(columns == 0 || columns == 16 || columns == 32 || columns == 64 || columns == 128,

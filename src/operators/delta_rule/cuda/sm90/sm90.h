@@ -12,4 +12,9 @@ Implementation implementation();
 /// start: chosen by the shapes. Results do not depend on it.
 void force_slice_columns(int columns);
 
+/// For tests and benchmarks: the multiprocessors that the kernel prepare of calls to come has to itself while scan
+/// follows it; 0: scan waits until it has ended; -1, as at the start: chosen by the shapes. Results do not depend on
+/// it.
+void force_prepare_multiprocessors(int number);
+
 }  // namespace comba::delta_rule::cuda::sm90
