@@ -44,6 +44,8 @@ struct BackwardArguments {
   std::uint16_t* d_states = nullptr;     ///< dS+^T [slots, HV], laid out as the states
   ValueHeadPart* value_parts = nullptr;  ///< [slots, HV]
   KeyHeadPart* key_parts = nullptr;      ///< [slots, H]
+  unsigned* progress = nullptr;  ///< of reverse, [N, HV, slices], for gradients that follow it (ready.cuh); or absent
+  int slices = 0;                ///< of reverse
   States d_final_state, d_initial_state;
   RowGradient dq, dk, dv, v;  ///< v: the input, for tokens whose beta is 0
   GateGradient d_step, d_decay;

@@ -3,6 +3,7 @@
 #include "operators/delta_rule/cuda/sm90/backward.h"
 #include "operators/delta_rule/cuda/sm90/gate_gradients.cuh"
 #include "operators/delta_rule/cuda/sm90/gates.cuh"
+#include "operators/delta_rule/cuda/sm90/ready.cuh"
 #include "operators/delta_rule/cuda/sm90/ring.cuh"
 #include "operators/delta_rule/cuda/sm90/tiles.cuh"
 
@@ -50,14 +51,14 @@ struct ChunkProducts {
   Shared& shared;
   Element* const values;  ///< dO, dE, Vn
   const Chunk chunk;
-  const int key;
+  const int slot, key;
 
   __device__ static int group() { return static_cast<int>(threadIdx.x) / kWarpGroup; }
   __device__ Element* d_o() const { return values; }
   __device__ Element* d_error() const { return values + x.V_rows * kChunk; }
   __device__ Element* writes() const { return values + 2 * x.V_rows * kChunk; }
   __device__ int slabs() const { return (x.V + kSlabRows - 1) / kSlabRows; }
-  __device__ std::int64_t index_of(int value) const { return static_cast<std::int64_t>(blockIdx.x) * x.HV + value; }
+  __device__ std::int64_t index_of(int value) const { return static_cast<std::int64_t>(slot) * x.HV + value; }
 
   __device__ void load_keys() const {
     set_barrier_transaction_bytes(shared.keys_loaded, sizeof(shared.q) + sizeof(shared.k));
@@ -65,6 +66,17 @@ struct ChunkProducts {
       load_box(x.k, shared.keys_loaded, shared.k + kChunk * column, column, key, chunk.begin, chunk.batch);
       load_box(x.q, shared.keys_loaded, shared.q + kChunk * column, column, key, chunk.begin, chunk.batch);
     }
+  }
+
+  /// Waits until reverse has left a value head of the chunk behind.
+  __device__ void wait_for_reverse(int value) const {
+    const int n = sequence_of_slot(x.sequences, slot);
+    const Sequence s = sequence(x.sequences, n);
+    const unsigned* const progress = y.progress + (static_cast<std::int64_t>(n) * x.HV + value) * y.slices;
+    for (int slice = 0; slice < y.slices; ++slice) {
+      wait_until_at_least(s.chunks() - (slot - s.slot), progress[slice]);
+    }
+    let_bulk_copies_see();
   }
 
   __device__ void load_values(int value) const {
@@ -78,6 +90,10 @@ struct ChunkProducts {
       load_box(y.d_o, shared.values_loaded, d_o() + offset, block * 64, value, chunk.begin, chunk.batch);
       SM90_BULK_COPY_G2S::copy(x.writes + index * x.V_rows * kChunk + offset, &shared.values_loaded, writes() + offset,
                                64 * kChunk * sizeof(Element));
+    }
+    if (y.progress) wait_for_reverse(value);
+    for (int block = 0; block < blocks; ++block) {
+      const int offset = block * 64 * kChunk;
       load_box(y.d_error, shared.values_loaded, d_error() + offset, block * 64, 0, 0, static_cast<int>(index));
     }
   }

@@ -82,7 +82,10 @@ struct Scan {
       for (int column = 0; has_output() && column < kK; column += 64) {
         load_box(x.q, full, stage.q + kChunk * column, column, key, token, sequence.batch);
       }
-      if (follows) wait_until_written(matrices);
+      if (follows) {
+        wait_until_at_least(kWritingWarps, matrices.written);
+        let_bulk_copies_see();
+      }
       SM90_BULK_COPY_G2S::copy(matrices.inverse, &full, stage.inverse, (has_output() ? 2 : 1) * sizeof(stage.inverse));
       SM90_BULK_COPY_G2S::copy(&matrices.factors, &full, &factors, sizeof(factors));
       if constexpr (Shape::kFullFeedback) {

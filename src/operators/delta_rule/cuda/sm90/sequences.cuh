@@ -29,7 +29,8 @@ __device__ inline Sequence sequence(const Sequences& x, int n) {
   return {n, 0, T, n * ((T + kChunk - 1) / kChunk)};
 }
 
-/// The slot that prepare makes as number `i`: of `at_once` sequences the first chunks, then the second ones, and so on.
+/// The slot that is number `i` in the order of scan: of `at_once` sequences the first chunks, then the second ones, and
+/// so on.
 __device__ inline int slot_in_order(const Sequences& x, int i) {
   if (x.at_once == 1) return i;
   const int chunks = (static_cast<int>(x.T) + kChunk - 1) / kChunk, first = i / (x.at_once * chunks) * x.at_once;
@@ -43,17 +44,18 @@ struct Chunk {
   int count;  ///< of tokens; none: nobody uses the slot
 };
 
-__device__ inline Chunk chunk_of_slot(const Sequences& x, int slot) {
+__device__ inline int sequence_of_slot(const Sequences& x, int slot) {
+  if (!x.cu_seqlens) return slot / ((static_cast<int>(x.T) + kChunk - 1) / kChunk);
   int n = 0;
-  if (x.cu_seqlens) {
-    for (int above = x.N; above - n > 1;) {
-      const int middle = (n + above) / 2;
-      (first_slot(x, middle) <= slot ? n : above) = middle;
-    }
-  } else {
-    n = slot / ((static_cast<int>(x.T) + kChunk - 1) / kChunk);
+  for (int above = x.N; above - n > 1;) {
+    const int middle = (n + above) / 2;
+    (first_slot(x, middle) <= slot ? n : above) = middle;
   }
-  const Sequence s = sequence(x, n);
+  return n;
+}
+
+__device__ inline Chunk chunk_of_slot(const Sequences& x, int slot) {
+  const Sequence s = sequence(x, sequence_of_slot(x, slot));
   const int begin = s.begin + (slot - s.slot) * kChunk;
   return {s.batch, begin, max(0, min(kChunk, s.end - begin))};
 }

@@ -35,6 +35,8 @@ Sequences sequences(const Problem& x) {
   return s;
 }
 
+std::int64_t chunks_of(const Problem& x) { return sequences(x).slots * x.HV; }
+
 int padded(std::int64_t K) { return K <= 64 ? 64 : K <= 128 ? 128 : 256; }
 
 std::atomic<int> forced_slice_columns = 0, forced_prepare_multiprocessors = -1;
@@ -70,6 +72,8 @@ SliceChoice with_feedback(const Problem& x, SliceChoice wish) {
   return wish.columns == 64 && wish.groups == 1 ? SliceChoice{32, 1} : wish;
 }
 
+bool has_equal_lengths(const Problem& x) { return !x.in.cu_seqlens.given() || x.N == 1; }
+
 /// How the forward kernels share the multiprocessors.
 struct Plan {
   SliceChoice slices;
@@ -82,7 +86,7 @@ struct Plan {
 Plan plan(const Problem& x) {
   const auto possible = [&](SliceChoice wish) { return x.in.p.given() ? with_feedback(x, wish) : wish; };
   const int multiprocessors = num_multiprocessors(), forced = forced_prepare_multiprocessors;
-  const bool equal = !x.in.cu_seqlens.given() || x.N == 1;
+  const bool equal = has_equal_lengths(x);
   Plan plan = {possible(choose_slices(x))};
   for (const int columns : {16, 32, 64}) {
     const SliceChoice slices = possible(forced_slice_columns > 0 ? plan.slices : SliceChoice{columns, 1});
@@ -148,7 +152,9 @@ std::string refusal(const Problem& x) {
   if (major != 9) return "needs a Hopper GPU (compute capability 9.0)";
   if (x.in.q.dtype == DType::f32) return "works on bf16 and f16 only";
   if (x.V % 8 != 0 || x.K % 8 != 0) return "needs K and V to be multiples of 8";
-  if (x.B * x.T >= std::int64_t{1} << 31 || x.N > 65535 || x.HV > 65535) return "is made for smaller tensors";
+  if (x.B * x.T >= std::int64_t{1} << 31 || x.N > 65535 || x.HV > 65535 || chunks_of(x) >= std::int64_t{1} << 31) {
+    return "is made for smaller tensors";
+  }
   if (x.in.p.given()) {
     if (x.verb == Verb::backward) return "has no backward for a full p yet";
     if (std::string why = tensor_map_refusal("p", x.in.p); !why.empty()) return why;
@@ -187,7 +193,6 @@ struct Parts {
 
 std::byte* part(Workspace of, std::int64_t begin) { return static_cast<std::byte*>(of.data) + begin; }
 
-std::int64_t chunks_of(const Problem& x) { return sequences(x).slots * x.HV; }
 std::int64_t V_rows_of(const Problem& x) { return (x.V + 63) / 64 * 64; }
 
 /// What the forward pass leaves for the backward pass.
@@ -213,7 +218,7 @@ struct SavedParts : Parts {
 
 /// Those that pass between its kernels.
 struct BackwardParts : Parts {
-  std::int64_t d_states, d_errors, value_parts, key_parts;  ///< where they begin
+  std::int64_t d_states, d_errors, value_parts, key_parts, progress;  ///< where they begin
 
   explicit BackwardParts(const Problem& x) {
     const std::int64_t chunks = chunks_of(x), V_rows = V_rows_of(x);
@@ -221,6 +226,7 @@ struct BackwardParts : Parts {
     d_errors = take(chunks * V_rows * kChunk * 2);
     value_parts = take(chunks * static_cast<std::int64_t>(sizeof(ValueHeadPart)));
     key_parts = take(sequences(x).slots * x.H * static_cast<std::int64_t>(sizeof(KeyHeadPart)));
+    progress = take(x.N * x.HV * (V_rows / columns_of(BackwardSlices::narrow)) * 4);
   }
 };
 
@@ -257,13 +263,27 @@ void forward(const Problem& x, const DeltaRuleForward& args, Workspace workspace
   launch_forward(x, a, plan.slices);
 }
 
-/// Wide slices read q and k less often; narrow ones give more blocks.
-BackwardSlices choose_backward_slices(const Problem& x) {
-  const std::int64_t slices = (x.V + 63) / 64;
-  const bool pairs = padded(x.K) <= 128;
-  if (pairs && slices % 2 != 0) return BackwardSlices::narrow;
-  const std::int64_t blocks = x.N * x.HV * (pairs ? slices / 2 : slices);
-  return blocks * 10 >= num_multiprocessors() * 9 ? BackwardSlices::wide : BackwardSlices::narrow;
+/// How the kernels reverse and gradients share the multiprocessors.
+struct BackwardPlan {
+  BackwardSlices slices;
+  bool follow;  ///< gradients does what reverse has left behind, on the multiprocessors that it leaves
+  int count;    ///< of slices
+};
+
+/// Wide slices read q and k less often; narrow ones give more blocks. Where either leaves half of the multiprocessors
+/// to gradients, the narrowest that does.
+BackwardPlan plan_backward(const Problem& x, bool saved) {
+  const std::int64_t slices = (x.V + 63) / 64, heads = x.N * x.HV;
+  const bool pairs = padded(x.K) <= 128, can_be_wide = !pairs || slices % 2 == 0;
+  const BackwardPlan narrow = {BackwardSlices::narrow, false, static_cast<int>((x.V + 31) / 32)};
+  const BackwardPlan wide = {BackwardSlices::wide, false, static_cast<int>(slices)};
+  const std::int64_t wide_blocks = heads * (pairs ? slices / 2 : slices);
+  const int multiprocessors = num_multiprocessors();
+  if (saved && forced_prepare_multiprocessors != 0 && has_equal_lengths(x)) {
+    if (heads * narrow.count * 2 <= multiprocessors) return {narrow.slices, true, narrow.count};
+    if (can_be_wide && wide_blocks * 2 <= multiprocessors) return {wide.slices, true, wide.count};
+  }
+  return can_be_wide && wide_blocks * 10 >= multiprocessors * 9 ? wide : narrow;
 }
 
 RowGradient row_gradient(const View& view) { return {view.data, {view.strides[0], view.strides[1], view.strides[2]}}; }
@@ -276,11 +296,11 @@ PerHeadGradient per_head_gradient(const View& view) { return {static_cast<float*
 
 void backward(const Problem& x, const DeltaRuleBackward& args, Workspace workspace) {
   if (x.N == 0) return;
-  const BackwardSlices slices = choose_backward_slices(x);
-  const SliceChoice forward_slices = beside_reverse(choose_slices(x));
-  const int columns = columns_of(slices);
-  const BackwardParts parts(x);
   const bool saved = has_saved(x);
+  const BackwardPlan plan = plan_backward(x, saved);
+  const SliceChoice forward_slices = beside_reverse(choose_slices(x));
+  const int columns = columns_of(plan.slices);
+  const BackwardParts parts(x);
   BackwardArguments a;
   a.forward = arguments(x, {}, forward_slices);
   SavedParts(x).give_to(a.forward, x, saved ? args.saved : Workspace{part(workspace, parts.bytes), 0});
@@ -292,6 +312,11 @@ void backward(const Problem& x, const DeltaRuleBackward& args, Workspace workspa
   a.d_states = reinterpret_cast<std::uint16_t*>(part(workspace, parts.d_states));
   a.value_parts = reinterpret_cast<ValueHeadPart*>(part(workspace, parts.value_parts));
   a.key_parts = reinterpret_cast<KeyHeadPart*>(part(workspace, parts.key_parts));
+  if (plan.follow) {
+    a.progress = reinterpret_cast<unsigned*>(part(workspace, parts.progress));
+    a.forward.sequences.at_once = static_cast<int>(x.N);
+  }
+  a.slices = plan.count;
   a.d_final_state = states(args.d_final_state);
   a.d_initial_state = states(args.d_initial_state);
   a.dq = row_gradient(args.dq);
@@ -306,7 +331,7 @@ void backward(const Problem& x, const DeltaRuleBackward& args, Workspace workspa
   a.ddt_bias = per_head_gradient(args.ddt_bias);
   if (!saved) launch_forward(x, a.forward, forward_slices);
   const auto launch = x.in.q.dtype == DType::bf16 ? launch_backward_bf16 : launch_backward_f16;
-  launch(a, padded(x.K), slices, saved, x.execution.stream);
+  launch(a, padded(x.K), plan.slices, saved, x.execution.stream);
 }
 
 }  // namespace
