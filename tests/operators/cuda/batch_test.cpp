@@ -4,7 +4,6 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
-#include <tuple>
 #include <utility>
 
 #include "operators/cuda/device_forward.h"
@@ -161,34 +160,6 @@ TEST(CudaBatch, EveryWidthOfSlicesGivesTheSameBits) {
               EXPECT_TRUE(same_bits(out.o, expected.o, 0)) << columns << " columns";
               EXPECT_TRUE(same_bits(out.final_state, expected.final_state, 0)) << columns << " columns";
             }
-          }
-        }
-      }
-    }
-  }
-}
-
-/// scan waits for prepare, or follows it over few or most of the multiprocessors.
-TEST(CudaBatch, EveryShareOfPrepareGivesTheSameBits) {
-  for (const auto& [B, H, HV] : {std::tuple{1, 2, 2}, {5, 3, 12}, {9, 16, 16}, {3, 1, 33}}) {
-    for (const Feedback feedback : {Feedback::scalar, Feedback::per_value_head}) {
-      for (const bool packed : {false, true}) {
-        Description x = large(DType::bf16);
-        x.H = H;
-        x.HV = HV;
-        x.feedback = feedback;
-        if (packed) x.cu_seqlens = {0, 15, 15, 79, 143, 144, 300};
-        if (!packed) x.B = B;
-        Case c(x);
-        for (const delta_rule::Implementation& implementation : implementations_for(c)) {
-          SCOPED_TRACE(std::string(implementation.name) + "; " + describe(x));
-          const PrepareMultiprocessors apart(0);
-          const Outputs expected = forward(implementation, c);
-          for (const int multiprocessors : {-1, 1, 40, 100, 131}) {
-            const PrepareMultiprocessors forced(multiprocessors);
-            const Outputs out = forward(implementation, c);
-            EXPECT_TRUE(same_bits(out.o, expected.o, 0)) << multiprocessors;
-            EXPECT_TRUE(same_bits(out.final_state, expected.final_state, 0)) << multiprocessors;
           }
         }
       }

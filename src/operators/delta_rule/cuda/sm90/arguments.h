@@ -39,7 +39,7 @@ struct Sequences {
   int N = 0;
   std::int64_t T = 0;
   int slots = 0;    ///< of all sequences together
-  int at_once = 1;  ///< sequences, of equal length, whose chunks prepare makes side by side
+  int at_once = 1;  ///< sequences, of equal length, whose chunks are in turns where kernels follow each other
 };
 
 /// Factors of the rows of a chunk. Bulk copies want 16 bytes of alignment, here and in shared memory.

@@ -18,21 +18,21 @@ struct GradientsShape {
   static constexpr bool kGrouped = kGrouped_;  ///< whether several value heads share a key head
   static constexpr int kGroups = kK / 64;
   static constexpr int kThreads = kGroups * kWarpGroup;
-  static constexpr int kBlocks = kK <= 128 ? 2 : 1;  ///< of a multiprocessor
-  static constexpr int kPairColumns = 16;            ///< of a warpgroup at a time, of pairs of tokens
-  static constexpr int kSlabRows = kSavedRows, kSlots = 3;
+  static constexpr int kBlocks = kK <= 128 ? 2 : 1;          ///< of a multiprocessor
+  static constexpr int kPairColumns = 16;                    ///< of a warpgroup at a time, of pairs of tokens
+  static constexpr int kSlabRows = kSavedRows, kPlaces = 3;  ///< of the ring
   static constexpr int kMatrix = kChunk * kChunk;
 
   struct Shared {
     Element q[kChunk * kK], k[kChunk * kK];
     union {
-      Element slab[kSlots][kSlabRows * kK];
+      Element slab[kPlaces][kSlabRows * kK];
       Element pairs[2][kMatrix];
     };
     SavedGates saved;
     RowSums<kGroups> sums;
-    std::uint64_t keys_loaded, values_loaded, full[kSlots];
-    unsigned readers[kSlots];  ///< warps that have read what a slot held, of all rounds
+    std::uint64_t keys_loaded, values_loaded, full[kPlaces];
+    unsigned readers[kPlaces];  ///< warps that have read what a place held, of all rounds
   };
   /// dO, dE and Vn come behind it: tiles of 64 x V_rows, twice, and V_rows x 64.
   static constexpr int kValuesOffset = (sizeof(Shared) + 1023) / 1024 * 1024;
@@ -74,7 +74,7 @@ struct ChunkProducts {
     const Sequence s = sequence(x.sequences, n);
     const unsigned* const progress = y.progress + (static_cast<std::int64_t>(n) * x.HV + value) * y.slices;
     for (int slice = 0; slice < y.slices; ++slice) {
-      wait_until_at_least(s.chunks() - (slot - s.slot), progress[slice]);
+      wait_until_at_least(progress[slice], s.chunks() - (slot - s.slot));
     }
     let_bulk_copies_see();
   }
@@ -100,30 +100,30 @@ struct ChunkProducts {
 
   static constexpr int kPasses = Shape::kGrouped ? 3 : 2;  ///< S, S again if grouped, dS+
 
-  /// Slab `item` of a value head, of all passes, to a slot of the ring.
-  __device__ void load_slab(int item, int slot, int value) const {
+  /// Slab `item` of a value head, of all passes, to a place of the ring.
+  __device__ void load_slab(int item, int place, int value) const {
     const std::uint16_t* const from = (item < (kPasses - 1) * slabs() ? x.states : y.d_states) +
                                       index_of(value) * x.V_rows * kK + item % slabs() * kSlabRows * 64;
-    set_barrier_transaction_bytes(shared.full[slot], sizeof(shared.slab[0]));
+    set_barrier_transaction_bytes(shared.full[place], sizeof(shared.slab[0]));
     for (int block = 0; block < Shape::kGroups; ++block) {
-      SM90_BULK_COPY_G2S::copy(from + static_cast<std::int64_t>(block) * x.V_rows * 64, &shared.full[slot],
-                               shared.slab[slot] + block * kSlabRows * 64, kSlabRows * 64 * sizeof(Element));
+      SM90_BULK_COPY_G2S::copy(from + static_cast<std::int64_t>(block) * x.V_rows * 64, &shared.full[place],
+                               shared.slab[place] + block * kSlabRows * 64, kSlabRows * 64 * sizeof(Element));
     }
   }
 
-  /// Says that a warp has read a slot, and whether it is the last.
-  __device__ bool is_last_reader(int slot) const {
+  /// Says that a warp has read a place of the ring, and whether it is the last.
+  __device__ bool is_last_reader(int place) const {
     constexpr unsigned kWarps = Shape::kThreads / 32;
     unsigned before;
     asm volatile("atom.acq_rel.cta.shared::cta.add.u32 %0, [%1], 1;"
                  : "=r"(before)
-                 : "r"(cast_smem_ptr_to_uint(&shared.readers[slot]))
+                 : "r"(cast_smem_ptr_to_uint(&shared.readers[place]))
                  : "memory");
     return before % kWarps == kWarps - 1;
   }
 
   /// Calls multiply(block, half, slab) for each slab of a pass: the part `half` of 64 rows number `block` of the
-  /// values; it makes products and waits for them. The last warp to leave a slot sends for the slab that comes there
+  /// values; it makes products and waits for them. The last warp to leave a place sends for the slab that comes there
   /// next, so that nobody waits for the others.
   template <class Multiply>
   __device__ void for_each_slab(int pass, int value, RingPlace& ring, const Multiply& multiply) const {
@@ -135,11 +135,11 @@ struct ChunkProducts {
         wait_barrier(shared.full[ring.stage], ring.phase);
         multiply(block, half, shared.slab[ring.stage] + group() * kSlabRows * 64);
         __syncwarp();
-        if (threadIdx.x % 32 == 0 && item + Shape::kSlots < kPasses * slabs() && is_last_reader(ring.stage)) {
-          load_slab(item + Shape::kSlots, ring.stage, value);
+        if (threadIdx.x % 32 == 0 && item + Shape::kPlaces < kPasses * slabs() && is_last_reader(ring.stage)) {
+          load_slab(item + Shape::kPlaces, ring.stage, value);
         }
         ++item;
-        ring.template advance<Shape::kSlots>();
+        ring.template advance<Shape::kPlaces>();
       }
     }
   }

@@ -13,10 +13,10 @@
 /// section 9).
 ///
 /// Grid: the key heads of a slot, slot after slot; where it follows reverse (ready.cuh), from the last one on. Block: a
-/// warpgroup for each 64 columns of K, which holds its columns of dq^ and dk^ while
-/// the block goes through the value heads that share the key head. The products over K and V of pairs of tokens are
-/// made transposed, rows j and columns i; a warpgroup has a part of the columns. Shared memory: q^, k^; dO, dE, Vn of a
-/// value head; a ring for slabs of S and dS+, later for the matrices of pairs.
+/// warpgroup for each 64 columns of K, which holds its columns of dq^ and dk^ while the block goes through the value
+/// heads that share the key head. The products over K and V of pairs of tokens are made transposed, rows j and columns
+/// i; a warpgroup has a part of the columns. Shared memory: q^, k^; dO, dE, Vn of a value head; a ring for slabs of S
+/// and dS+, later for the matrices of pairs.
 namespace comba::delta_rule::cuda::sm90 {
 
 template <class Shape>
@@ -248,9 +248,9 @@ struct Gradients : PairGradients<Shape> {
     if (threadIdx.x == 0) {
       initialize_barrier(shared.keys_loaded, 1);
       initialize_barrier(shared.values_loaded, 1);
-      for (int slot = 0; slot < Shape::kSlots; ++slot) {
-        initialize_barrier(shared.full[slot], 1);
-        shared.readers[slot] = 0;
+      for (int place = 0; place < Shape::kPlaces; ++place) {
+        initialize_barrier(shared.full[place], 1);
+        shared.readers[place] = 0;
       }
       cutlass::arch::fence_barrier_init();
       load_keys();
@@ -266,11 +266,11 @@ struct Gradients : PairGradients<Shape> {
     RingPlace ring;
     for (int value = key * x.group; value <= last; ++value) {
       if (threadIdx.x == 0) {
-        RingPlace slot = ring;
+        RingPlace place = ring;
         load_values(value);
-        for (int item = 0; item < min(Shape::kSlots, kPasses * slabs()); ++item) {
-          load_slab(item, slot.stage, value);
-          slot.template advance<Shape::kSlots>();
+        for (int item = 0; item < min(Shape::kPlaces, kPasses * slabs()); ++item) {
+          load_slab(item, place.stage, value);
+          place.template advance<Shape::kPlaces>();
         }
       }
       if (value == key * x.group) wait_barrier(shared.keys_loaded, 0);

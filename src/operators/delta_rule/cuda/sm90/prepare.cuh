@@ -91,6 +91,7 @@ struct PrepareShape {
   };
   static constexpr int kTeams = std::min<int>(3, 227 * 1024 / sizeof(TeamShared));
   static constexpr int kThreads = kTeams * kTeamThreads;
+  static_assert(kTeamThreads / 32 == kWritingWarps);
   struct Shared {
     TeamShared team[kTeams];
   };
@@ -101,7 +102,9 @@ struct PrepareShape {
 template <class Shape>
 struct Team {
   static constexpr int kThreads = Shape::kTeamThreads;
-  const int number = static_cast<int>(threadIdx.x) / kThreads, thread = static_cast<int>(threadIdx.x) % kThreads;
+  const int number = __shfl_sync(~0u, static_cast<int>(threadIdx.x) / kThreads, 0);  // known to be a warp's
+  const int thread = static_cast<int>(threadIdx.x) % kThreads;
+  const bool reads = __shfl_sync(~0u, thread / kWarpGroup, 0) == 1;  ///< in the warpgroup of R
 
   __device__ void meet() const { barrier_wait(1 + 3 * number, kThreads); }
   __device__ int inverse_warps() const { return 2 + 3 * number; }
@@ -184,7 +187,6 @@ __global__ __launch_bounds__(Shape::kThreads, 1) void prepare(const __grid_const
   extern __shared__ __align__(1024) std::uint8_t memory[];
   const Team<Shape> team;
   auto& shared = reinterpret_cast<typename Shape::Shared*>(memory)->team[team.number];
-  const bool reads = team.thread >= kWarpGroup;  // the warpgroup of R
   const int correction = x.fla ? Shape::kFeedback : Shape::kKey;
   const auto tile_of = [&](int which) { return tile<Element, kChunk, kK>(shared.tile[which]); };
   const auto has_new_p = [&](const Place& at) { return Shape::kFullFeedback && x.p_of_value_heads && !at.is_end(); };
@@ -234,7 +236,7 @@ __global__ __launch_bounds__(Shape::kThreads, 1) void prepare(const __grid_const
       row_norms<Element, kK>(chunk, team.thread, shared.tile[which], shared.tile[correction], strength, normalised,
                              x.l2norm_eps, to);
     };
-    multiply(product, tile_of(reads ? correction : Shape::kFeedback), tile_of(Shape::kKey), products,
+    multiply(product, tile_of(team.reads ? correction : Shape::kFeedback), tile_of(Shape::kKey), products,
              GMMA::ScaleOut::Zero);
     if (team.thread == kWarpGroup - 1) {  // of a warp that had no gates to do
       Place next = shared.place;
@@ -245,7 +247,7 @@ __global__ __launch_bounds__(Shape::kThreads, 1) void prepare(const __grid_const
     if (Shape::kFullFeedback && is_first) norms(Shape::kKey, 0, x.l2norm, shared.k_norm);
     if (Shape::kFullFeedback && new_p) norms(Shape::kFeedback, 0, x.fla && x.l2norm, shared.p_norm);
     wait_for_products(products);
-    if (reads) {
+    if (team.reads) {
 #pragma unroll
       for (int i = 0; i < size(products); ++i) products(i) = head.strength == 0 ? 0 : -head.strength * products(i);
       multiply(product, tile_of(Shape::kQuery), tile_of(Shape::kKey), products, GMMA::ScaleOut::One);
@@ -266,7 +268,7 @@ __global__ __launch_bounds__(Shape::kThreads, 1) void prepare(const __grid_const
     float* const column_factor = shared.column_factor[team.thread / 32];
     float factor[2];
     LogDecay to[2];
-    if (reads) {
+    if (team.reads) {
       const int token = team.thread - kWarpGroup;
       write_factors(x, chunk, head, gates, shared.q_norm, shared.k_norm, p_norm, token, result.factors);
       if (x.gates) save_gates(gates, shared.q_norm, shared.k_norm, token, x.gates[index]);

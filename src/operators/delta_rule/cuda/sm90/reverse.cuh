@@ -314,15 +314,13 @@ struct Reverse {
       __syncwarp();
       if (chunk > 0) barrier_arrive(barrier.state_read(), 2 * kWarpGroup);
       barrier_wait(barrier.write_written(), 2 * kWarpGroup);
-      if (stores) {
-        store_box(y.d_error_slice, slice.d_error, first_v(group), 0, 0, static_cast<int>(index));
-        if (y.progress) {
-          wait_for_stores<2>();  // those of the chunks behind this one
-          tell_progress(progress(group), chunks - 1 - chunk);
-        }
-      }
+      if (stores) store_box(y.d_error_slice, slice.d_error, first_v(group), 0, 0, static_cast<int>(index));
       release(shared.control[ring.stage].empty);
       if (chunk > 0) barrier_arrive(barrier.write_read(), 2 * kWarpGroup);
+      if (stores && y.progress) {
+        wait_for_stores<2>();  // those of the chunks behind this one
+        tell_progress(progress(group), chunks - 1 - chunk);
+      }
     }
     if (stores) {
       wait_for_stores();

@@ -83,7 +83,7 @@ struct Scan {
         load_box(x.q, full, stage.q + kChunk * column, column, key, token, sequence.batch);
       }
       if (follows) {
-        wait_until_at_least(kWritingWarps, matrices.written);
+        wait_until_at_least(matrices.written, kWritingWarps);
         let_bulk_copies_see();
       }
       SM90_BULK_COPY_G2S::copy(matrices.inverse, &full, stage.inverse, (has_output() ? 2 : 1) * sizeof(stage.inverse));

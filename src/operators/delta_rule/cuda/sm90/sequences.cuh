@@ -54,10 +54,11 @@ __device__ inline int sequence_of_slot(const Sequences& x, int slot) {
   return n;
 }
 
+/// Wrong borders, of which nobody may wait for ever, can put a slot before its sequence.
 __device__ inline Chunk chunk_of_slot(const Sequences& x, int slot) {
   const Sequence s = sequence(x, sequence_of_slot(x, slot));
-  const int begin = s.begin + (slot - s.slot) * kChunk;
-  return {s.batch, begin, max(0, min(kChunk, s.end - begin))};
+  const int number = slot - s.slot, begin = s.begin + number * kChunk;
+  return {s.batch, begin, number < 0 ? 0 : max(0, min(kChunk, s.end - begin))};
 }
 
 }  // namespace comba::delta_rule::cuda::sm90

@@ -42,8 +42,9 @@ int padded(std::int64_t K) { return K <= 64 ? 64 : K <= 128 ? 128 : 256; }
 std::atomic<int> forced_slice_columns = 0, forced_prepare_multiprocessors = -1;
 
 std::int64_t scan_blocks(const Problem& x, SliceChoice slices) {
-  const int columns = slices.columns * slices.groups;
-  return x.N * x.HV * ((x.V + columns - 1) / columns);
+  const std::int64_t columns = slices.columns * slices.groups, unit = x.saved_bytes > 0 ? kSavedRows : 1;
+  const std::int64_t V = (x.V + unit - 1) / unit * unit;
+  return x.N * x.HV * ((V + columns - 1) / columns);
 }
 
 /// The widest slices that still give every multiprocessor a block: narrow ones shorten the chain of a chunk, but each
