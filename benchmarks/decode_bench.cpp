@@ -6,12 +6,15 @@
 #include <fmt/format.h>
 
 #include <chrono>
+#include <cstdlib>
 #include <nlohmann/json.hpp>
+#include <sstream>
 
 #include "generation/gpu/step_decoder.h"
 #include "gpu_calls.h"
 #include "libtorch/call_scope.h"
 #include "models/read_tokens.h"
+#include "training/profiler.h"
 
 namespace comba::benchmarks {
 namespace {
@@ -51,6 +54,13 @@ class Bench {
       decoder.join(start, i, {.temperature = options_.temperature, .seed = static_cast<std::uint64_t>(i)}, 0, {});
     }
     const std::vector<double> seconds = time_steps(decoder);
+    if (const char* trace = std::getenv("COMBA_TRACE"); trace != nullptr) {
+      training::Profiler profiler(device_);
+      for (int i = 0; i < 3; ++i) decoder.launch(), decoder.read();
+      profiler.stop();
+      profiler.write_trace(trace + std::string("/") + std::to_string(batch_size) + "-" + std::to_string(num_traces_++) +
+                           ".json");
+    }
     const double median = quantile(seconds, 0.5), bytes = bytes_of_step(decoder, batch_size);
     return {{"batch_size", batch_size},
             {"state_dtype", options_.state_dtype},
@@ -138,6 +148,7 @@ class Bench {
     return inputs;
   }
 
+  int num_traces_ = 0;
   const DecodeBench& options_;
   c10::Device device_;
   c10::StreamGuard guard_;
@@ -168,8 +179,14 @@ std::string bench_decode(const DecodeBench& options) {
                {"ceilings", {{"copy_bytes_per_second", copy_rate}}},
                {"decode", Json::array()}};
   for (const std::int64_t batch_size : options.batch_sizes) {
-    json["decode"].push_back(bench.decode(batch_size, copy_rate));
-    print(json["decode"].back());
+    std::istringstream variants(std::getenv("COMBA_STEPS") ? std::getenv("COMBA_STEPS") : "split=0");
+    for (std::string variant; variants >> variant;) {
+      setenv("COMBA_STEP", variant.c_str(), 1);
+      json["decode"].push_back(bench.decode(batch_size, copy_rate));
+      json["decode"].back()["variant"] = variant;
+      fmt::print("{:<52} ", variant);
+      print(json["decode"].back());
+    }
   }
   if (options.prompt_tokens > 0) {
     const Json prefill = json["prefill"] = bench.prefill();

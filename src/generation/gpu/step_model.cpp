@@ -151,7 +151,8 @@ void StepModel::add_layer(const Parameters& parameters, std::int64_t number) {
   if (const at::Tensor decay = weight("attn.decay"); decay.defined()) {
     layer.b = keep_floats(at::sigmoid(decay.to(at::kFloat)));
   }
-  states.push_back(at::zeros({step.num_slots, x.HV, x.K, x.V}, options_.dtype(state_dtype_)));
+  states.push_back(at::zeros({step.num_slots, x.HV, x.V / model_step::kStateColumns, x.K, model_step::kStateColumns},
+                             options_.dtype(state_dtype_)));
   layer.state = states.back().mutable_data_ptr();
   if (x.W > 0) {
     const at::Tensor filters = at::cat(
@@ -210,7 +211,9 @@ models::ModelState StepModel::read_state(std::int64_t slot) const {
         tensors.push_back(tail.clone(at::MemoryFormat::Contiguous));
       }
     }
-    tensors.push_back(states[layer].narrow(0, slot, 1).to(at::kFloat, /*non_blocking=*/false, /*copy=*/true));
+    const at::Tensor slices =
+        states[layer].narrow(0, slot, 1).to(at::kFloat, false, /*copy=*/true);  // [1, HV, V / 16, K, 16]
+    tensors.push_back(slices.transpose(2, 3).reshape({1, x.HV, x.K, x.V}));
   }
   return state;
 }
@@ -218,7 +221,8 @@ models::ModelState StepModel::read_state(std::int64_t slot) const {
 void StepModel::write_state(std::int64_t slot, const models::ModelState& state) {
   for (std::size_t layer = 0; layer < states.size(); ++layer) {
     const auto& tensors = state.layers[layer].tensors;
-    states[layer].narrow(0, slot, 1).copy_(tensors.back());
+    const at::Tensor columns = tensors.back().unflatten(3, {-1, model_step::kStateColumns});  // [1, HV, K, V / 16, 16]
+    states[layer].narrow(0, slot, 1).copy_(columns.transpose(2, 3));
     if (step.dims.W > 0) {
       tails[layer].narrow(0, slot, 1).copy_(at::cat({tensors[0], tensors[1], tensors[2]}, /*dim=*/2));
     }

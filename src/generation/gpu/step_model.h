@@ -29,7 +29,7 @@ struct StepModel {
   void write_state(std::int64_t slot, const models::ModelState& state);
 
   model_step::Model step;
-  std::vector<at::Tensor> states;  ///< of each layer  [S, HV, K, V]
+  std::vector<at::Tensor> states;  ///< of each layer  [S, HV, V / 16, K, 16]
   std::vector<at::Tensor> tails;   ///< of each layer  [S, W - 1, C]; none without convolutions
   at::Tensor slots;                ///< [R] i32
   at::Tensor tokens;               ///< [S] i32

@@ -1,6 +1,8 @@
 #pragma once
 
 #include "operators/model_step/cuda/bf16.cuh"
+#include "operators/model_step/cuda/bulk_copy.cuh"
+#include "operators/model_step/model_step.h"
 
 /// What becomes of the results of a product. Each call gets those of rows r and r + 8 of one column.
 namespace comba::model_step::cuda {
@@ -24,6 +26,21 @@ struct ConvolutionEpilogue {
   bf16* tails;       ///< [S, W - 1, C]
   const std::int32_t* slots;
   int num_slots;
+  /// The first states that the kernel behind this one reads, in parts: into the L2 cache.
+  const char* next_states;
+  int num_parts, parts_of_row;
+  unsigned part_bytes;
+
+  __device__ void begin() const {
+    if (threadIdx.x != 0) return;
+    const int num_blocks = static_cast<int>(gridDim.x * gridDim.y);
+    for (int part = static_cast<int>(blockIdx.y * gridDim.x + blockIdx.x); part < num_parts; part += num_blocks) {
+      const int slot = slots[part / parts_of_row];
+      if (slot < 0 || slot >= num_slots) continue;
+      const std::int64_t place = static_cast<std::int64_t>(slot) * parts_of_row + part % parts_of_row;
+      bulk_prefetch(next_states + place * part_bytes, part_bytes);
+    }
+  }
 
   /// Of row r and of row r + 8.
   struct Constant {
@@ -81,7 +98,7 @@ struct ResidualEpilogue {
   struct Constant {};
   __device__ Constant constant(Place) const { return {}; }
   __device__ void finish(Place at, const Constant&, float upper, float lower) const {
-    bf16* const to = residual + static_cast<std::int64_t>(at.column) * stride + at.row;
+    bf16* const to = residual + place_in_rows(at.column, at.row, stride);  // and row r + 8 of the same block
     if (at.row < rows) to[0] = as_bf16(load_fresh_one(to) + upper);
     if (at.row + 8 < rows) to[8] = as_bf16(load_fresh_one(to + 8) + lower);
   }
@@ -96,7 +113,7 @@ struct SwigluEpilogue {
   __device__ Constant constant(Place) const { return {}; }
   __device__ void finish(Place at, const Constant&, float gate, float up) const {
     const int channel = at.row / 16 * 8 + at.row % 8;
-    y[static_cast<std::int64_t>(at.column) * stride + channel] = as_bf16(silu(gate) * up);
+    y[place_in_rows(at.column, channel, stride)] = as_bf16(silu(gate) * up);
   }
 };
 

@@ -47,7 +47,8 @@ __global__ __launch_bounds__(256, 3) void update_many_states(const StateUpdate<S
   };
   const auto place_of = [&](const Item& item) {
     const std::int64_t state = static_cast<std::int64_t>(item.slot) * x.HV + item.head;
-    return x.state + (state * x.K + first_row) * x.V + item.slice * kWideSlice + lane_column;
+    const std::int64_t slice = state * (x.V / kSlice) + item.slice * 2 + lane_column / kSlice;
+    return x.state + (slice * x.K + first_row) * kSlice + lane_column % kSlice;
   };
   // Row i of this thread, of kWideRows, behind its first one.
   const auto row_of = [](int i) { return kRowStep * (i / 2) + i % 2; };
@@ -57,7 +58,7 @@ __global__ __launch_bounds__(256, 3) void update_many_states(const StateUpdate<S
 #pragma unroll
       for (int i = 0; i < kWideRows; ++i) {
         if (first_row + row_of(i) < x.K) {
-          copy_async(shared.state[stage][i][thread], from + static_cast<std::int64_t>(row_of(i)) * x.V);
+          copy_async(shared.state[stage][i][thread], from + row_of(i) * kSlice);
         }
       }
     }
@@ -127,8 +128,7 @@ __global__ __launch_bounds__(256, 3) void update_many_states(const StateUpdate<S
         float state[kLaneColumns];
         Vector::unpack(shared.state[stage][i][thread], state);
         outcome.update(key_of(i), state);
-        __stcs(reinterpret_cast<typename Vector::Raw*>(place_of(item) + static_cast<std::int64_t>(row_of(i)) * x.V),
-               Vector::packed(state));
+        __stcs(reinterpret_cast<typename Vector::Raw*>(place_of(item) + row_of(i) * kSlice), Vector::packed(state));
       }
     }
     copy_state(stage, after);

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "base/message.h"
+#include "operators/model_step/cuda/bulk_states.cuh"
 #include "operators/model_step/cuda/embed.cuh"
 #include "operators/model_step/cuda/epilogues.cuh"
 #include "operators/model_step/cuda/inputs.cuh"
@@ -12,6 +13,7 @@
 #include "operators/model_step/cuda/resident_product.cuh"
 #include "operators/model_step/cuda/sample.cuh"
 #include "operators/model_step/cuda/state_update.cuh"
+#include "operators/model_step/cuda/tuning.h"
 
 namespace comba::model_step {
 namespace {
@@ -23,29 +25,83 @@ constexpr int kResidentStep = kWarps * kTileColumns;  // columns of W of which a
 
 int narrow(std::int64_t x) { return static_cast<int>(x); }
 
-/// The kernels of one step.
+/// A kernel of one stream that waits for what another has queued so far.
+class Handover {
+ public:
+  Handover() { check_cuda(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming), "cudaEventCreateWithFlags"); }
+  ~Handover() { cudaEventDestroy(event_); }
+  Handover(const Handover&) = delete;
+  Handover& operator=(const Handover&) = delete;
+
+  void give(cudaStream_t from) const { check_cuda(cudaEventRecord(event_, from), "cudaEventRecord"); }
+  void take(cudaStream_t to) const { check_cuda(cudaStreamWaitEvent(to, event_, 0), "cudaStreamWaitEvent"); }
+
+ private:
+  cudaEvent_t event_ = nullptr;
+};
+
+/// The model with the memory of rows from `first` on.
+Model rows_from(const Model& model, std::int64_t first) {
+  const Dims& x = model.dims;
+  Model part = model;
+  part.slots += first;
+  part.drawn += first;
+  part.residual += first * padded(x.D, kTileColumns);
+  part.projected += first * padded(x.projections(), kTileColumns);
+  part.mixed += first * padded(x.value_channels(), kTileColumns);
+  part.squares += first * x.HV * kSlices;
+  part.inner += first * padded(std::max<std::int64_t>(x.F, 1), kTileColumns);
+  part.logits += first * padded(x.vocab, kTileRows);
+  return part;
+}
+
+/// The kernels of one step, or of some rows of it.
 class Step {
  public:
-  Step(const Model& model, std::int64_t rows, CUstream_st* stream)
-      : model_(model), x_(model.dims), rows_(narrow(rows)), stream_(stream) {}
+  Step(const Model& model, std::int64_t rows, CUstream_st* stream, bool shares_gpu = false)
+      : model_(model), x_(model.dims), rows_(narrow(rows)), stream_(stream), shares_gpu_(shares_gpu) {}
 
   void queue() {
     embed_tokens();
-    for (const Layer& layer : model_.layers) {
+    for (std::size_t layer = 0; layer < model_.layers.size(); ++layer) {
       project(layer);
       update_states(layer);
-      project_out(layer);
-      if (x_.F == 0) continue;
-      multiply_gate_up(layer);
-      multiply_down(layer);
+      mix_channels(layer);
     }
+    choose_tokens();
+  }
+
+  void project(std::size_t layer) { project(model_.layers[layer]); }
+  void update_states(std::size_t layer) {
+    x_.state == DType::f32 ? update_states<float>(layer) : update_states<bf16>(layer);
+  }
+  void mix_channels(std::size_t number) {
+    const Layer& layer = model_.layers[number];
+    project_out(layer);
+    if (x_.F == 0) return;
+    multiply_gate_up(layer);
+    multiply_down(layer);
+  }
+  void choose_tokens() {
     multiply_head();
     draw_tokens();
+  }
+  /// The next kernel waits for all there is: what it depends on is not only the one before it.
+  void begin_anew() { is_dependent_ = false; }
+
+  void embed_tokens() {
+    const EmbedArguments arguments = {model_.embedding,         model_.residual, narrow(x_.D),
+                                      stride_of(x_.D),          model_.slots,    model_.tokens,
+                                      narrow(model_.num_slots), model_.counter};
+    queue(embed, {.grid = dim3(static_cast<unsigned>(rows_)), .block = 256}, arguments);
   }
 
  private:
   template <class... Parameters, class... Arguments>
   void queue(void (*kernel)(Parameters...), const LaunchShape& shape, const Arguments&... arguments) {
+    check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                                    tuning_.carve != 0 ? cudaSharedmemCarveoutMaxShared : cudaSharedmemCarveoutDefault),
+               "cudaFuncSetAttribute");
     launch(kernel, shape, /*overlaps_previous=*/is_dependent_, stream_, arguments...);
     is_dependent_ = true;
   }
@@ -57,28 +113,42 @@ class Step {
                "cudaFuncSetAttribute");
   }
 
+  static int num_sms() {
+    int device = 0, count = 0;
+    check_cuda(cudaGetDevice(&device), "cudaGetDevice");
+    check_cuda(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device), "cudaDeviceGetAttribute");
+    return count;
+  }
+  static bool has_copy_engine() {
+    int device = 0, major = 0;
+    check_cuda(cudaGetDevice(&device), "cudaGetDevice");
+    check_cuda(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), "cudaDeviceGetAttribute");
+    return major >= 9;
+  }
   /// Blocks of a kernel that this GPU holds at once.
   template <class... Parameters>
   static int resident_blocks(void (*kernel)(Parameters...), int shared_bytes) {
-    int device = 0, num_sms = 0, blocks_of_sm = 0;
-    check_cuda(cudaGetDevice(&device), "cudaGetDevice");
-    check_cuda(cudaDeviceGetAttribute(&num_sms, cudaDevAttrMultiProcessorCount, device), "cudaDeviceGetAttribute");
+    int blocks_of_sm = 0;
     check_cuda(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks_of_sm, kernel, kThreads,
                                                              static_cast<std::size_t>(shared_bytes)),
                "cudaOccupancyMaxActiveBlocksPerMultiprocessor");
-    return num_sms * blocks_of_sm;
+    return num_sms() * blocks_of_sm;
   }
 
-  template <int kRowTiles, int kColumnTiles, int kStages, class Input, class Epilogue>
+  template <int kRowTiles, int kColumnTiles, int kStages, bool kBesideStates = false, class Input, class Epilogue>
   void queue_tiles(const PackedMatrix& matrix, const Input& input, const Epilogue& epilogue) {
-    const auto kernel = product<kRowTiles, kColumnTiles, kStages, Input, Epilogue>;
+    constexpr auto kernel = [] {
+      if constexpr (kBesideStates) return product_beside_states<kRowTiles, kColumnTiles, kStages, Input, Epilogue>;
+      if constexpr (!kBesideStates) return product<kRowTiles, kColumnTiles, kStages, Input, Epilogue>;
+    }();
     constexpr int kBytes = sizeof(ProductShared<kRowTiles, kColumnTiles, kStages, Input::kMore>);
     allow_shared_bytes(kernel, kBytes);
     const Weights weights = weights_of(matrix);
     const auto blocks = [](int count, int of) { return static_cast<unsigned>((count + of - 1) / of); };
     const LaunchShape shape = {.grid = dim3(blocks(weights.tiles, kRowTiles), blocks(rows_, 8 * kColumnTiles)),
                                .block = kThreads,
-                               .shared_bytes = kBytes};
+                               .shared_bytes = kBytes,
+                               .priority = product_priority()};
     queue(kernel, shape, weights, rows_, input, epilogue);
   }
 
@@ -93,8 +163,11 @@ class Step {
     const int column_groups = (rows_ + 8 * kColumnTiles - 1) / (8 * kColumnTiles);
     const int row_groups = std::clamp(resident_blocks(kernel, kBytes) / column_groups, 1, weights.tiles);
     const dim3 grid(static_cast<unsigned>(row_groups), static_cast<unsigned>(column_groups));
-    queue(kernel, {.grid = grid, .block = kThreads, .shared_bytes = kBytes}, weights, rows_, input, epilogue);
+    queue(kernel, {.grid = grid, .block = kThreads, .shared_bytes = kBytes, .priority = product_priority()}, weights,
+          rows_, input, epilogue);
   }
+
+  int product_priority() const { return tuning_.priority != 0 ? -1 : 0; }
 
   static Weights weights_of(const PackedMatrix& matrix) {
     return {reinterpret_cast<const uint4*>(matrix.data), narrow(padded(matrix.rows, kTileRows) / kTileRows),
@@ -110,6 +183,7 @@ class Step {
       return is_wide ? queue_tiles<1, 1, 11>(matrix, input, epilogue) : queue_tiles<1, 1, 4>(matrix, input, epilogue);
     }
     if (rows_ <= 16) return queue_tiles<1, 2, 4>(matrix, input, epilogue);
+    if (shares_gpu_ && tuning_.lean != 0) return multiply_beside_states(matrix, input, epilogue);
     if constexpr (Input::kSumsSquares) {
       if (keeps_columns(matrix)) {
         return rows_ <= 32 ? queue_resident<4, 4>(matrix, input, epilogue)
@@ -117,9 +191,21 @@ class Step {
       }
     }
     if (rows_ <= 32) return queue_tiles<1, 4, 4>(matrix, input, epilogue);
+    if (rows_ <= 64 && tuning_.narrow != 0 && matrix.rows <= 2048) return queue_tiles<1, 4, 4>(matrix, input, epilogue);
     if (rows_ <= 64) return queue_tiles<1, 8, 3>(matrix, input, epilogue);
     if (matrix.rows <= 2048) return queue_tiles<2, 4, 4>(matrix, input, epilogue);
     queue_tiles<2, 8, 2>(matrix, input, epilogue);
+  }
+
+  /// Tiles of which an SM holds one beside a block of the states, and the GPU, if it can, all.
+  template <class Input, class Epilogue>
+  void multiply_beside_states(const PackedMatrix& matrix, const Input& input, const Epilogue& epilogue) {
+    if (matrix.rows <= 2048 || rows_ <= 32) return queue_tiles<1, 4, 4>(matrix, input, epilogue);
+    if constexpr (Input::kSumsSquares) {
+      if ((matrix.rows > 32 * num_sms() && tuning_.lean == 1) || tuning_.lean == 2)
+        return queue_tiles<3, 8, 2, true>(matrix, input, epilogue);
+    }
+    queue_tiles<2, 8, 2, true>(matrix, input, epilogue);
   }
 
   /// Whether blocks that keep their columns of x in registers are faster than tiles, as measured on an H200: where the
@@ -133,13 +219,6 @@ class Step {
   ResidualEpilogue onto_residual() const { return {model_.residual, stride_of(x_.D), narrow(x_.D)}; }
   static int stride_of(std::int64_t width) { return narrow(padded(width, kTileColumns)); }
 
-  void embed_tokens() {
-    const EmbedArguments arguments = {model_.embedding,         model_.residual, narrow(x_.D),
-                                      stride_of(x_.D),          model_.slots,    model_.tokens,
-                                      narrow(model_.num_slots), model_.counter};
-    queue(embed, {.grid = dim3(static_cast<unsigned>(rows_)), .block = 256}, arguments);
-  }
-
   /// q, k, v behind their convolutions, gate, and the logits of step size and decay.
   void project(const Layer& layer) {
     const ConvolutionEpilogue epilogue = {
@@ -151,15 +230,19 @@ class Step {
         .tails = layer.tails,
         .slots = model_.slots,
         .num_slots = narrow(model_.num_slots),
+        .next_states = static_cast<const char*>(layer.state),
+        .num_parts = std::min(tuning_.prefetch, rows_ * parts_of_row()),
+        .parts_of_row = parts_of_row(),
+        .part_bytes = narrow(x_.K) * kPart * (x_.state == DType::f32 ? 4u : 2u),
     };
     multiply(layer.in, normed(), epilogue);
   }
 
-  void update_states(const Layer& layer) {
-    x_.state == DType::f32 ? update_states<float>(layer) : update_states<bf16>(layer);
-  }
+  int parts_of_row() const { return narrow(x_.HV * x_.V / kPart); }
+
   template <class StateElement>
-  void update_states(const Layer& layer) {
+  void update_states(std::size_t number) {
+    const Layer& layer = model_.layers[number];
     const DeltaRuleOptions& options = x_.delta_rule;
     const StateUpdate<StateElement> arguments = {
         .state = static_cast<StateElement*>(layer.state),
@@ -188,16 +271,49 @@ class Step {
         .beta_scale = options.beta_scale,
     };
     // So many parts that each SM has several.
-    const int wide_parts = rows_ * narrow(x_.HV * x_.V / kWideSlice);
-    if (wide_parts >= kManyParts && x_.V % kWideSlice == 0 && x_.K % 2 == 0) {
-      const auto kernel = update_many_states<StateElement>;
-      constexpr int kBytes = sizeof(WideShared<StateElement>);
-      allow_shared_bytes(kernel, kBytes);
-      const dim3 grid(static_cast<unsigned>(std::min(wide_parts, resident_blocks(kernel, kBytes))));
-      return queue(kernel, {.grid = grid, .block = 256, .shared_bytes = kBytes}, arguments, rows_);
+    if (rows_ * parts_of_row() >= kManyParts && x_.V % kPart == 0 && x_.K % 8 == 0) {
+      return tuning_.bulk == 0 || !has_copy_engine() ? queue_ring(arguments)
+             : tuning_.stages == 5                   ? queue_bulk<5>(arguments, number)
+                                                     : queue_bulk<3>(arguments, number);
     }
     const dim3 grid(static_cast<unsigned>(x_.V / kSlice), static_cast<unsigned>(x_.HV), static_cast<unsigned>(rows_));
     queue(update_state<StateElement>, {.grid = grid, .block = 256}, arguments);
+  }
+
+  template <class StateElement>
+  void queue_ring(const StateUpdate<StateElement>& arguments) {
+    const auto kernel = update_many_states<StateElement>;
+    constexpr int kBytes = sizeof(WideShared<StateElement>);
+    allow_shared_bytes(kernel, kBytes);
+    const dim3 grid(static_cast<unsigned>(std::min(rows_ * parts_of_row(), resident_blocks(kernel, kBytes))));
+    queue(kernel, {.grid = grid, .block = 256, .shared_bytes = kBytes}, arguments, rows_);
+  }
+
+  template <int kStages, class StateElement>
+  void queue_bulk(const StateUpdate<StateElement>& arguments, std::size_t number) {
+    const auto kernel = update_bulk_states<StateElement, kStages>;
+    constexpr int kBytes = sizeof(BulkShared<StateElement, kStages>);
+    allow_shared_bytes(kernel, kBytes);
+    const int most = std::min(resident_blocks(kernel, kBytes), tuning_.blocks * num_sms());
+    const dim3 grid(static_cast<unsigned>(std::min(rows_ * parts_of_row(), most)));
+    queue(kernel, {.grid = grid, .block = 256, .shared_bytes = kBytes}, arguments, rows_, tuning_.late != 0,
+          tuning_.ahead != 0 ? weights_behind(number) : Ahead{});
+  }
+
+  /// What is multiplied with between the states of this layer and those of the next.
+  Ahead weights_behind(std::size_t number) const {
+    const Layer& layer = model_.layers[number];
+    const bool is_last = number + 1 == model_.layers.size();
+    const PackedMatrix* const matrices[] = {&layer.out, &layer.gate_up, &layer.down,
+                                            is_last ? &model_.head : &model_.layers[number + 1].in};
+    Ahead ahead;
+    for (int i = 0; i < Ahead::kMost; ++i) {
+      if (matrices[i]->data == nullptr) continue;
+      ahead.data[i] = reinterpret_cast<const char*>(matrices[i]->data);
+      ahead.bytes[i] =
+          static_cast<unsigned>(2 * padded(matrices[i]->rows, kTileRows) * padded(matrices[i]->columns, kTileColumns));
+    }
+    return ahead;
   }
 
   void project_out(const Layer& layer) {
@@ -250,11 +366,54 @@ class Step {
   const Dims& x_;
   int rows_;
   cudaStream_t stream_;
+  bool shares_gpu_;            ///< with another part of the step
   bool is_dependent_ = false;  ///< whether the next kernel may begin before the last has ended
+  Tuning tuning_ = Tuning::get();
 };
+
+/// The upper rows go one kernel of states behind the lower ones: while the one waits for the memory, the other
+/// multiplies. Without a second stream one after the other.
+void queue_halves(const Model& model, std::int64_t rows, CUstream_st* stream, CUstream_st* second) {
+  const Tuning tuning = Tuning::get();
+  const std::int64_t half = padded((rows + 1) / 2, 8);
+  const Model lower_rows = rows_from(model, 0), upper_rows = rows_from(model, half);
+  const bool has_second = second != nullptr;
+  Step all(model, rows, stream), lower(lower_rows, half, stream, true),
+      upper(upper_rows, rows - half, has_second ? second : stream, true);
+  const Handover of_lower, of_upper;
+  const auto give = [&](const Handover& handover, CUstream_st* from) {
+    if (has_second) handover.give(from);
+  };
+  const auto take = [&](const Handover& handover, CUstream_st* to, Step& waiting) {
+    if (has_second) handover.take(to);
+    waiting.begin_anew();
+  };
+  all.embed_tokens();
+  give(of_lower, stream), take(of_lower, second, upper);
+  for (std::size_t layer = 0; layer < model.layers.size(); ++layer) {
+    const bool keeps_turns = tuning.ordered != 0 || (layer == 0 && tuning.stagger != 0);
+    lower.project(layer);
+    upper.project(layer);
+    if (tuning.ordered != 0 && layer > 0) take(of_upper, stream, lower);
+    lower.update_states(layer);
+    if (keeps_turns) give(of_lower, stream), take(of_lower, second, upper);
+    upper.update_states(layer);
+    if (tuning.ordered != 0) give(of_upper, second);
+    lower.mix_channels(layer);
+    upper.mix_channels(layer);
+  }
+  lower.choose_tokens();
+  upper.choose_tokens();
+  give(of_upper, second);
+  if (has_second) of_upper.take(stream);
+}
 
 }  // namespace
 
-void queue_step(const Model& model, std::int64_t rows, CUstream_st* stream) { Step(model, rows, stream).queue(); }
+void queue_step(const Model& model, std::int64_t rows, CUstream_st* stream, CUstream_st* second) {
+  const int split = Tuning::get().split;
+  if (split > 0 && rows >= split && rows > 8) return queue_halves(model, rows, stream, second);
+  Step(model, rows, stream).queue();
+}
 
 }  // namespace comba::model_step

@@ -70,10 +70,8 @@ struct ProductShared {
 constexpr int blocks_of(int row_tiles, int column_tiles) { return row_tiles * column_tiles == 16 ? 2 : 1; }
 
 template <int kRowTiles, int kColumnTiles, int kStages, class Input, class Epilogue>
-__global__ __launch_bounds__(kThreads, blocks_of(kRowTiles, kColumnTiles)) void product(const Weights weights,
-                                                                                        const int columns,
-                                                                                        const Input input,
-                                                                                        const Epilogue epilogue) {
+__device__ __forceinline__ void multiply_tiles(const Weights& weights, const int columns, const Input& input,
+                                               const Epilogue& epilogue) {
   using Shared = ProductShared<kRowTiles, kColumnTiles, kStages, Input::kMore>;
   extern __shared__ float4 memory[];
   Shared& shared = *reinterpret_cast<Shared*>(memory);
@@ -95,20 +93,23 @@ __global__ __launch_bounds__(kThreads, blocks_of(kRowTiles, kColumnTiles)) void 
   };
   typename Input::Column column[kColumnTiles];
 #pragma unroll
-  for (int i = 0; i < kColumnTiles; ++i) column[i] = input.column(first_column + 8 * i + group, begin * 32);
+  for (int i = 0; i < kColumnTiles; ++i) column[i] = input.column(first_column / 8 + i, group, begin * 32);
   // Of columns beyond the last nothing is read, and nobody looks at what comes of what is there instead.
   const auto exists = [&](int i) { return first_column + 8 * i + group < columns; };
   const auto copy_x = [&](int stage, int block) {
     if (block >= end) return;
 #pragma unroll
     for (int i = 0; i < kColumnTiles; ++i) {
-      if (exists(i)) copy_async(shared.ring.x[stage][i][thread], column[i].data + block * 32 + place * 8);
+      if (exists(i))
+        copy_async(shared.ring.x[stage][i][thread],
+                   input.x + (column[i].at + static_cast<unsigned>(block * kBlockStep + place * 8)));
     }
   };
 
   let_next_begin();
 #pragma unroll
   for (int stage = 0; stage < kStages; ++stage) copy_weights(stage, begin + stage);
+  if constexpr (requires { epilogue.begin(); }) epilogue.begin();
   // The places that this thread finishes.
   constexpr int kPlaces = (kRowTiles * 8 * Shared::kColumns + kThreads - 1) / kThreads;
   typename Epilogue::Constant constants[kPlaces];
@@ -206,6 +207,21 @@ __global__ __launch_bounds__(kThreads, blocks_of(kRowTiles, kColumnTiles)) void 
     const float scale = input.scale(squares);
     epilogue.finish(at, constants[i], upper * scale, lower * scale);
   }
+}
+
+template <int kRowTiles, int kColumnTiles, int kStages, class Input, class Epilogue>
+__global__ __launch_bounds__(kThreads, blocks_of(kRowTiles, kColumnTiles)) void product(const Weights weights,
+                                                                                        const int columns,
+                                                                                        const Input input,
+                                                                                        const Epilogue epilogue) {
+  multiply_tiles<kRowTiles, kColumnTiles, kStages>(weights, columns, input, epilogue);
+}
+
+/// The same in as many registers as 256 threads of 80 leave of an SM's.
+template <int kRowTiles, int kColumnTiles, int kStages, class Input, class Epilogue>
+__global__ __maxnreg__(176) void product_beside_states(const Weights weights, const int columns, const Input input,
+                                                       const Epilogue epilogue) {
+  multiply_tiles<kRowTiles, kColumnTiles, kStages>(weights, columns, input, epilogue);
 }
 
 }  // namespace comba::model_step::cuda

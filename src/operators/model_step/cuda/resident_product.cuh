@@ -77,17 +77,18 @@ __global__ __launch_bounds__(kThreads) void resident_product(const Weights weigh
 #pragma unroll
   for (int i = 0; i < kColumnTiles; ++i) {
     const int column = first_column + 8 * i + group;
-    const auto from = input.column(column, begin * 32);
+    const auto from = input.column(first_column / 8 + i, group, begin * 32);
 #pragma unroll
     for (int block = 0; block < kBlocks; ++block) {
       const bool exists = column < columns && begin + block < end;
-      x[block][i] = exists ? __ldcg(reinterpret_cast<const uint4*>(from.data + (begin + block) * 32 + place * 8))
+      x[block][i] = exists ? __ldcg(reinterpret_cast<const uint4*>(
+                                 input.x + (from.at + static_cast<unsigned>((begin + block) * kBlockStep + place * 8))))
                            : uint4{0, 0, 0, 0};
     }
   }
 #pragma unroll
   for (int i = 0; i < kColumnTiles; ++i) {
-    auto column = input.column(min(first_column + 8 * i + group, columns - 1), begin * 32);
+    auto column = input.column(first_column / 8 + i, group, begin * 32);
 #pragma unroll
     for (int block = 0; block < kBlocks; ++block) {
       if (begin + block < end) {

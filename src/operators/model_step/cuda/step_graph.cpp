@@ -11,18 +11,30 @@ struct StepGraph::Handle {
   ~Handle() { cudaGraphExecDestroy(graph); }
 };
 
+namespace {
+
+struct Stream {
+  cudaStream_t stream = nullptr;
+
+  Stream() { check_cuda(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreateWithFlags"); }
+  ~Stream() { cudaStreamDestroy(stream); }
+};
+
+}  // namespace
+
 StepGraph::StepGraph(const Model& model, std::int64_t rows, CUstream_st* stream) : handle_(std::make_unique<Handle>()) {
+  const Stream second;
   check_cuda(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture");
   cudaGraph_t graph = nullptr;
   try {
-    queue_step(model, rows, stream);
+    queue_step(model, rows, stream, second.stream);
   } catch (...) {
     cudaStreamEndCapture(stream, &graph);
     cudaGraphDestroy(graph);
     throw;
   }
   check_cuda(cudaStreamEndCapture(stream, &graph), "cudaStreamEndCapture");
-  const cudaError_t status = cudaGraphInstantiate(&handle_->graph, graph, 0);
+  const cudaError_t status = cudaGraphInstantiate(&handle_->graph, graph, cudaGraphInstantiateFlagUseNodePriority);
   cudaGraphDestroy(graph);
   check_cuda(status, "cudaGraphInstantiate");
 }
