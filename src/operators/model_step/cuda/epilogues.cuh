@@ -12,6 +12,16 @@ struct Place {
   int column;  ///< row of the step
 };
 
+/// 8 neighbouring numbers of 16 bits.
+struct Eight {
+  float x[8];
+
+  Eight() = default;
+  __device__ explicit Eight(const uint4& raw)
+      : x{low(raw.x), high(raw.x), low(raw.y), high(raw.y), low(raw.z), high(raw.z), low(raw.w), high(raw.w)} {}
+  __device__ uint4 packed() const { return {pack(x[0], x[1]), pack(x[2], x[3]), pack(x[4], x[5]), pack(x[6], x[7])}; }
+};
+
 __device__ inline float sigmoid(float x) { return 1 / (1 + __expf(-x)); }
 __device__ inline float silu(float x) { return x * sigmoid(x); }
 
@@ -26,6 +36,28 @@ struct ConvolutionEpilogue {
   bf16* tails;       ///< [S, W - 1, C]
   const std::int32_t* slots;
   int num_slots;
+  static constexpr int kRowsAtOnce = 8;
+  bool takes_rows_at_once() const { return channels % 8 == 0; }
+  __device__ bf16* tail_of(int column) const {
+    const int slot = slots[column];
+    return slot < 0 || slot >= num_slots ? nullptr : tails + static_cast<std::int64_t>(slot) * (kWidth - 1) * channels;
+  }
+  /// What finish_rows will want, into the L2 cache.
+  __device__ void prefetch_rows(int row, int column) const {
+    if (taps == nullptr || row >= channels) return;
+    const bf16* const tail = tail_of(column);
+    if (tail == nullptr) return;
+#pragma unroll
+    for (int j = 0; j + 1 < kWidth; ++j) asm volatile("prefetch.global.L2 [%0];" ::"l"(tail + j * channels + row));
+  }
+  __device__ void finish_rows(int row, int column, const float (&values)[8]) const {
+    Eight result;
+#pragma unroll
+    for (int i = 0; i < 8; ++i) result.x[i] = as_float(as_bf16(values[i]));
+    if (row < channels) convolve(row, column, result);
+    *reinterpret_cast<uint4*>(y + static_cast<std::int64_t>(column) * stride + row) = result.packed();
+  }
+
   /// The first states that the kernel behind this one reads, in parts: into the L2 cache.
   const char* next_states;
   int num_parts, parts_of_row;
@@ -77,6 +109,37 @@ struct ConvolutionEpilogue {
   }
 
  private:
+  __device__ void convolve(int row, int column, Eight& x) const {
+    if (taps == nullptr) {
+#pragma unroll
+      for (int i = 0; i < 8; ++i) x.x[i] = silu(x.x[i]);
+      return;
+    }
+    bf16* const tail = tail_of(column);
+    if (tail == nullptr) {
+      x = Eight(uint4{});
+      return;
+    }
+    const auto eight_of = [&](const bf16* from, int j) {
+      return *reinterpret_cast<const uint4*>(from + j * channels + row);
+    };
+    uint4 past[kWidth - 1];
+#pragma unroll
+    for (int j = 0; j + 1 < kWidth; ++j) past[j] = eight_of(tail, j);
+    const uint4 now = x.packed();
+    const Eight tap(eight_of(taps, kWidth - 1));
+#pragma unroll
+    for (int i = 0; i < 8; ++i) x.x[i] = tap.x[i] * x.x[i];
+#pragma unroll
+    for (int j = 0; j + 1 < kWidth; ++j) {
+      const Eight old_tap(eight_of(taps, j)), old(past[j]);
+#pragma unroll
+      for (int i = 0; i < 8; ++i) x.x[i] = fmaf(old_tap.x[i], old.x[i], x.x[i]);
+      *reinterpret_cast<uint4*>(tail + j * channels + row) = j + 2 < kWidth ? past[j + 1] : now;
+    }
+#pragma unroll
+    for (int i = 0; i < 8; ++i) x.x[i] = silu(x.x[i]);
+  }
   __device__ bf16 convolved(const Constant& constant, int half, int row, bf16 x) const {
     if (taps == nullptr) return as_bf16(silu(as_float(x)));
     if (constant.tail == nullptr) return {};
@@ -102,6 +165,16 @@ struct ResidualEpilogue {
     if (at.row < rows) to[0] = as_bf16(load_fresh_one(to) + upper);
     if (at.row + 8 < rows) to[8] = as_bf16(load_fresh_one(to + 8) + lower);
   }
+  static constexpr int kRowsAtOnce = 8;
+  bool takes_rows_at_once() const { return true; }
+  /// Behind the last row zeros are added to zeros.
+  __device__ void finish_rows(int row, int column, const float (&values)[8]) const {
+    auto* const to = reinterpret_cast<uint4*>(residual + place_in_rows(column, row, stride));
+    Eight sum(__ldcg(to));
+#pragma unroll
+    for (int i = 0; i < 8; ++i) sum.x[i] += values[i];
+    *to = sum.packed();
+  }
 };
 
 /// y = silu(gate) up, of rows that are 8 gates and 8 ups in turn.
@@ -115,6 +188,14 @@ struct SwigluEpilogue {
     const int channel = at.row / 16 * 8 + at.row % 8;
     y[place_in_rows(at.column, channel, stride)] = as_bf16(silu(gate) * up);
   }
+  static constexpr int kRowsAtOnce = 16;
+  bool takes_rows_at_once() const { return true; }
+  __device__ void finish_rows(int row, int column, const float (&values)[16]) const {
+    Eight result;
+#pragma unroll
+    for (int i = 0; i < 8; ++i) result.x[i] = silu(values[i]) * values[8 + i];
+    *reinterpret_cast<uint4*>(y + place_in_rows(column, row / 2, stride)) = result.packed();
+  }
 };
 
 struct LogitsEpilogue {
@@ -126,6 +207,13 @@ struct LogitsEpilogue {
   __device__ void finish(Place at, const Constant&, float upper, float lower) const {
     float* const to = logits + static_cast<std::int64_t>(at.column) * stride + at.row;
     to[0] = upper, to[8] = lower;
+  }
+  static constexpr int kRowsAtOnce = 8;
+  bool takes_rows_at_once() const { return true; }
+  __device__ void finish_rows(int row, int column, const float (&values)[8]) const {
+    auto* const to = reinterpret_cast<float4*>(logits + static_cast<std::int64_t>(column) * stride + row);
+    to[0] = {values[0], values[1], values[2], values[3]};
+    to[1] = {values[4], values[5], values[6], values[7]};
   }
 };
 

@@ -137,9 +137,21 @@ class Step {
 
   template <int kRowTiles, int kColumnTiles, int kStages, bool kBesideStates = false, class Input, class Epilogue>
   void queue_tiles(const PackedMatrix& matrix, const Input& input, const Epilogue& epilogue) {
+    if constexpr (kRowTiles * kColumnTiles >= 16) {
+      if (tuning_.at_once != 0 && epilogue.takes_rows_at_once()) {
+        return queue_tiles_of<kRowTiles, kColumnTiles, kStages, kBesideStates, true>(matrix, input, epilogue);
+      }
+    }
+    queue_tiles_of<kRowTiles, kColumnTiles, kStages, kBesideStates, false>(matrix, input, epilogue);
+  }
+  template <int kRowTiles, int kColumnTiles, int kStages, bool kBesideStates, bool kAtOnce, class Input, class Epilogue>
+  void queue_tiles_of(const PackedMatrix& matrix, const Input& input, const Epilogue& epilogue) {
     constexpr auto kernel = [] {
-      if constexpr (kBesideStates) return product_beside_states<kRowTiles, kColumnTiles, kStages, Input, Epilogue>;
-      if constexpr (!kBesideStates) return product<kRowTiles, kColumnTiles, kStages, Input, Epilogue>;
+      if constexpr (kBesideStates) {
+        return product_beside_states<kRowTiles, kColumnTiles, kStages, kAtOnce, Input, Epilogue>;
+      } else {
+        return product<kRowTiles, kColumnTiles, kStages, kAtOnce, Input, Epilogue>;
+      }
     }();
     constexpr int kBytes = sizeof(ProductShared<kRowTiles, kColumnTiles, kStages, Input::kMore>);
     allow_shared_bytes(kernel, kBytes);

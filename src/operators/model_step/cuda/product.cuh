@@ -69,7 +69,7 @@ struct ProductShared {
 /// Blocks that an SM must hold at once: two of the large ones, so that one computes while the other reads.
 constexpr int blocks_of(int row_tiles, int column_tiles) { return row_tiles * column_tiles == 16 ? 2 : 1; }
 
-template <int kRowTiles, int kColumnTiles, int kStages, class Input, class Epilogue>
+template <int kRowTiles, int kColumnTiles, int kStages, bool kAtOnce, class Input, class Epilogue>
 __device__ __forceinline__ void multiply_tiles(const Weights& weights, const int columns, const Input& input,
                                                const Epilogue& epilogue) {
   using Shared = ProductShared<kRowTiles, kColumnTiles, kStages, Input::kMore>;
@@ -129,7 +129,22 @@ __device__ __forceinline__ void multiply_tiles(const Weights& weights, const int
       if (is_wanted(i, at)) constants[i] = epilogue.constant(at);
     }
   };
-  if constexpr (kPlaces == 1) fetch_constants();
+  // Where a thread finishes some rows of a column at once: of which, and whether they are wanted.
+  constexpr int kRowsAtOnce = Epilogue::kRowsAtOnce, kItems = Shared::kRows / kRowsAtOnce * Shared::kColumns;
+  const auto for_each_item = [&](const auto& finish) {
+    for (int item = thread; item < kItems; item += kThreads) {
+      const int row = item / Shared::kColumns * kRowsAtOnce, of_block = item % Shared::kColumns;
+      const Place at{16 * first_tile + row, first_column + of_block};
+      if (at.column < columns && at.row < 16 * weights.tiles) finish(at, row, of_block);
+    }
+  };
+  if constexpr (kAtOnce) {
+    if constexpr (requires { epilogue.prefetch_rows(0, 0); }) {
+      for_each_item([&](const Place& at, int, int) { epilogue.prefetch_rows(at.row, at.column); });
+    }
+  } else if constexpr (kPlaces == 1) {
+    fetch_constants();
+  }
   wait_for_previous();
 
 #pragma unroll
@@ -170,7 +185,7 @@ __device__ __forceinline__ void multiply_tiles(const Weights& weights, const int
     commit_copies();
     stage = stage + 1 < kStages ? stage + 1 : 0;
   }
-  if constexpr (kPlaces > 1) fetch_constants();
+  if constexpr (kPlaces > 1 && !kAtOnce) fetch_constants();
   wait_for_copies<0>();
   __syncthreads();  // the ring has been read, and nothing is on its way there
 
@@ -192,36 +207,52 @@ __device__ __forceinline__ void multiply_tiles(const Weights& weights, const int
     }
   }
   __syncthreads();
+  if constexpr (kAtOnce) {
+    for_each_item([&](const Place& at, int row, int column) {
+      float values[kRowsAtOnce] = {}, squares = 0;
 #pragma unroll
-  for (int i = 0; i < kPlaces; ++i) {
-    const Place at = place_of(i);
-    if (!is_wanted(i, at)) continue;
-    const int row = at.row - 16 * first_tile, shared_column = at.column - first_column;
-    float upper = 0, lower = 0, squares = 0;
+      for (int w = 0; w < kWarps; ++w) {
 #pragma unroll
-    for (int w = 0; w < kWarps; ++w) {
-      upper += shared.sums[w][row][shared_column];
-      lower += shared.sums[w][row + 8][shared_column];
-      if constexpr (Input::kSumsSquares) squares += shared.squares[w][shared_column];
+        for (int i = 0; i < kRowsAtOnce; ++i) values[i] += shared.sums[w][row + i][column];
+        if constexpr (Input::kSumsSquares) squares += shared.squares[w][column];
+      }
+      const float scale = input.scale(squares);
+#pragma unroll
+      for (int i = 0; i < kRowsAtOnce; ++i) values[i] *= scale;
+      epilogue.finish_rows(at.row, at.column, values);
+    });
+  } else {
+#pragma unroll
+    for (int i = 0; i < kPlaces; ++i) {
+      const Place at = place_of(i);
+      if (!is_wanted(i, at)) continue;
+      const int row = at.row - 16 * first_tile, shared_column = at.column - first_column;
+      float upper = 0, lower = 0, squares = 0;
+#pragma unroll
+      for (int w = 0; w < kWarps; ++w) {
+        upper += shared.sums[w][row][shared_column];
+        lower += shared.sums[w][row + 8][shared_column];
+        if constexpr (Input::kSumsSquares) squares += shared.squares[w][shared_column];
+      }
+      const float scale = input.scale(squares);
+      epilogue.finish(at, constants[i], upper * scale, lower * scale);
     }
-    const float scale = input.scale(squares);
-    epilogue.finish(at, constants[i], upper * scale, lower * scale);
   }
 }
 
-template <int kRowTiles, int kColumnTiles, int kStages, class Input, class Epilogue>
+template <int kRowTiles, int kColumnTiles, int kStages, bool kAtOnce, class Input, class Epilogue>
 __global__ __launch_bounds__(kThreads, blocks_of(kRowTiles, kColumnTiles)) void product(const Weights weights,
                                                                                         const int columns,
                                                                                         const Input input,
                                                                                         const Epilogue epilogue) {
-  multiply_tiles<kRowTiles, kColumnTiles, kStages>(weights, columns, input, epilogue);
+  multiply_tiles<kRowTiles, kColumnTiles, kStages, kAtOnce>(weights, columns, input, epilogue);
 }
 
 /// The same in as many registers as 256 threads of 80 leave of an SM's.
-template <int kRowTiles, int kColumnTiles, int kStages, class Input, class Epilogue>
+template <int kRowTiles, int kColumnTiles, int kStages, bool kAtOnce, class Input, class Epilogue>
 __global__ __maxnreg__(176) void product_beside_states(const Weights weights, const int columns, const Input input,
                                                        const Epilogue epilogue) {
-  multiply_tiles<kRowTiles, kColumnTiles, kStages>(weights, columns, input, epilogue);
+  multiply_tiles<kRowTiles, kColumnTiles, kStages, kAtOnce>(weights, columns, input, epilogue);
 }
 
 }  // namespace comba::model_step::cuda

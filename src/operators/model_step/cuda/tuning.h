@@ -20,6 +20,7 @@ struct Tuning {
   int prefetch = 0;  ///< parts of the next states that the first product brings into the L2 cache
   int ahead = 0;     ///< weights of a layer into the L2 cache while the states go through
   int carve = 1;     ///< every kernel asks for all shared memory an SM can have, so that any two can share one
+  int at_once = 0;   ///< products finish 8 rows of a column at once
   int narrow = 0;    ///< up to 64 rows: small tiles for matrices of few rows
 
   static Tuning get() {
@@ -36,7 +37,7 @@ struct Tuning {
     read("split", t.split), read("lean", t.lean), read("bulk", t.bulk), read("blocks", t.blocks);
     read("stages", t.stages), read("late", t.late), read("ordered", t.ordered), read("stagger", t.stagger);
     read("priority", t.priority), read("prefetch", t.prefetch), read("ahead", t.ahead), read("narrow", t.narrow);
-    read("carve", t.carve);
+    read("carve", t.carve), read("at_once", t.at_once);
     return t;
   }
 };
