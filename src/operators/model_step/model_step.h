@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -131,9 +132,11 @@ std::string refusal(const Dims& dims);
 /// The rows that a step of so many texts is made with: few sizes, so that there are few graphs. At most max_rows.
 std::int64_t bucket_of(std::int64_t rows, std::int64_t max_rows);
 
-/// Queues one step of `rows` rows on the stream: reads tokens, advances states, draws. Of many rows the halves go side
-/// by side where there is a second stream, which must be idle and is joined at the end.
-void queue_step(const Model& model, std::int64_t rows, CUstream_st* stream, CUstream_st* second = nullptr);
+inline constexpr std::size_t kOtherStreams = 3;
+
+/// Queues one step of `rows` rows on the stream: reads tokens, advances states, draws. Of many rows parts go side by
+/// side where there are kOtherStreams idle streams, which are joined at the end.
+void queue_step(const Model& model, std::int64_t rows, CUstream_st* stream, std::span<CUstream_st* const> others = {});
 
 /// A step as a CUDA graph, for one number of rows. The model's memory must outlive it, and stay where it is.
 class StepGraph {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <deque>
 
 #include "base/message.h"
 #include "operators/model_step/cuda/bulk_states.cuh"
@@ -102,7 +103,7 @@ class Step {
     check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
                                     tuning_.carve != 0 ? cudaSharedmemCarveoutMaxShared : cudaSharedmemCarveoutDefault),
                "cudaFuncSetAttribute");
-    launch(kernel, shape, /*overlaps_previous=*/is_dependent_, stream_, arguments...);
+    launch(kernel, shape, /*overlaps_previous=*/is_dependent_ && tuning_.pdl != 0, stream_, arguments...);
     is_dependent_ = true;
   }
 
@@ -212,8 +213,12 @@ class Step {
   /// Tiles of which an SM holds one beside a block of the states, and the GPU, if it can, all.
   template <class Input, class Epilogue>
   void multiply_beside_states(const PackedMatrix& matrix, const Input& input, const Epilogue& epilogue) {
-    if (matrix.rows <= 2048 || rows_ <= 32) return queue_tiles<1, 4, 4>(matrix, input, epilogue);
+    if (matrix.rows <= 2048) return queue_tiles<1, 4, 4>(matrix, input, epilogue);
     if constexpr (Input::kSumsSquares) {
+      if (rows_ <= 32) {
+        return matrix.rows > 32 * num_sms() ? queue_tiles<3, 4, 3, true>(matrix, input, epilogue)
+                                            : queue_tiles<2, 4, 3, true>(matrix, input, epilogue);
+      }
       if ((matrix.rows > 32 * num_sms() && tuning_.lean == 1) || tuning_.lean == 2)
         return queue_tiles<3, 8, 2, true>(matrix, input, epilogue);
     }
@@ -383,48 +388,59 @@ class Step {
   Tuning tuning_ = Tuning::get();
 };
 
-/// The upper rows go one kernel of states behind the lower ones: while the one waits for the memory, the other
-/// multiplies. Without a second stream one after the other.
-void queue_halves(const Model& model, std::int64_t rows, CUstream_st* stream, CUstream_st* second) {
-  const Tuning tuning = Tuning::get();
-  const std::int64_t half = padded((rows + 1) / 2, 8);
-  const Model lower_rows = rows_from(model, 0), upper_rows = rows_from(model, half);
-  const bool has_second = second != nullptr;
-  Step all(model, rows, stream), lower(lower_rows, half, stream, true),
-      upper(upper_rows, rows - half, has_second ? second : stream, true);
-  const Handover of_lower, of_upper;
-  const auto give = [&](const Handover& handover, CUstream_st* from) {
-    if (has_second) handover.give(from);
-  };
-  const auto take = [&](const Handover& handover, CUstream_st* to, Step& waiting) {
-    if (has_second) handover.take(to);
-    waiting.begin_anew();
-  };
-  all.embed_tokens();
-  give(of_lower, stream), take(of_lower, second, upper);
-  for (std::size_t layer = 0; layer < model.layers.size(); ++layer) {
-    const bool keeps_turns = tuning.ordered != 0 || (layer == 0 && tuning.stagger != 0);
-    lower.project(layer);
-    upper.project(layer);
-    if (tuning.ordered != 0 && layer > 0) take(of_upper, stream, lower);
-    lower.update_states(layer);
-    if (keeps_turns) give(of_lower, stream), take(of_lower, second, upper);
-    upper.update_states(layer);
-    if (tuning.ordered != 0) give(of_upper, second);
-    lower.mix_channels(layer);
-    upper.mix_channels(layer);
+/// Some rows of a step, on a stream.
+struct Part {
+  Part(const Model& whole, std::int64_t first, std::int64_t rows, CUstream_st* stream)
+      : model(rows_from(whole, first)), stream(stream), step(model, rows, stream, /*shares_gpu=*/true) {}
+
+  void follow(const Handover& handover) {
+    handover.take(stream);
+    step.begin_anew();
   }
-  lower.choose_tokens();
-  upper.choose_tokens();
-  give(of_upper, second);
-  if (has_second) of_upper.take(stream);
+
+  Model model;
+  CUstream_st* stream;
+  Step step;
+  Handover of_states;
+};
+
+/// Parts of the rows go side by side, each one kernel of states behind the one before: while one waits for the memory,
+/// the others multiply. Without other streams one after the other.
+void queue_parts(const Model& model, std::int64_t rows, CUstream_st* stream, std::span<CUstream_st* const> others) {
+  const Tuning tuning = Tuning::get();
+  const std::int64_t size = padded((rows + tuning.parts - 1) / tuning.parts, 8);
+  std::deque<Part> parts;
+  for (std::int64_t first = 0; first < rows; first += size) {
+    const bool is_other = first > 0 && !others.empty();
+    parts.emplace_back(model, first, std::min(size, rows - first), is_other ? others[parts.size() - 1] : stream);
+  }
+  Step(model, rows, stream).embed_tokens();
+  const Handover embedded, done;
+  embedded.give(stream);
+  for (Part& part : parts) part.follow(embedded);
+  for (std::size_t layer = 0; layer < model.layers.size(); ++layer) {
+    for (Part& part : parts) part.step.project(layer);
+    const bool keeps_turns = tuning.ordered != 0 || (layer == 0 && tuning.stagger != 0);
+    const Part* previous = layer == 0 ? nullptr : &parts.back();
+    for (Part& part : parts) {
+      if (keeps_turns && previous != nullptr) part.follow(previous->of_states);
+      part.step.update_states(layer);
+      part.of_states.give(part.stream);
+      previous = &part;
+    }
+    for (Part& part : parts) part.step.mix_channels(layer);
+  }
+  for (Part& part : parts) part.step.choose_tokens();
+  for (Part& part : parts) {
+    if (part.stream != stream) done.give(part.stream), done.take(stream);
+  }
 }
 
 }  // namespace
 
-void queue_step(const Model& model, std::int64_t rows, CUstream_st* stream, CUstream_st* second) {
+void queue_step(const Model& model, std::int64_t rows, CUstream_st* stream, std::span<CUstream_st* const> others) {
   const int split = Tuning::get().split;
-  if (split > 0 && rows >= split && rows > 8) return queue_halves(model, rows, stream, second);
+  if (split > 0 && rows >= split && rows > 8) return queue_parts(model, rows, stream, others);
   Step(model, rows, stream).queue();
 }
 

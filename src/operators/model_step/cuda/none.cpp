@@ -13,7 +13,7 @@ namespace {
 
 struct StepGraph::Handle {};
 
-void queue_step(const Model&, std::int64_t, CUstream_st*, CUstream_st*) { refuse(); }
+void queue_step(const Model&, std::int64_t, CUstream_st*, std::span<CUstream_st* const>) { refuse(); }
 StepGraph::StepGraph(const Model&, std::int64_t, CUstream_st*) { refuse(); }
 StepGraph::~StepGraph() = default;
 StepGraph::StepGraph(StepGraph&&) noexcept = default;

@@ -1,5 +1,8 @@
 #include <cuda_runtime_api.h>
 
+#include <algorithm>
+#include <array>
+
 #include "operators/model_step/model_step.h"
 #include "runtime/cuda_check.h"
 
@@ -23,11 +26,13 @@ struct Stream {
 }  // namespace
 
 StepGraph::StepGraph(const Model& model, std::int64_t rows, CUstream_st* stream) : handle_(std::make_unique<Handle>()) {
-  const Stream second;
+  const std::array<Stream, kOtherStreams> streams;
+  std::array<CUstream_st*, kOtherStreams> others;
+  std::ranges::transform(streams, others.begin(), &Stream::stream);
   check_cuda(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture");
   cudaGraph_t graph = nullptr;
   try {
-    queue_step(model, rows, stream, second.stream);
+    queue_step(model, rows, stream, others);
   } catch (...) {
     cudaStreamEndCapture(stream, &graph);
     cudaGraphDestroy(graph);

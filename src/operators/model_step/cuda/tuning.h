@@ -8,18 +8,20 @@ namespace comba::model_step {
 
 /// From the environment: COMBA_STEP="split=128,lean=1,..".
 struct Tuning {
-  int split = 0;     ///< steps of at least so many rows go in halves side by side; 0: none do
-  int lean = 1;      ///< halves: products that fit beside the states
+  int split = 0;     ///< steps of at least so many rows go in parts side by side; 0: none do
+  int parts = 2;     ///< how many, at most 4
+  int lean = 1;      ///< parts: products that fit beside the states
   int bulk = 1;      ///< states by the copy engine
   int blocks = 2;    ///< of the states, on an SM
   int stages = 3;    ///< 3 or 5 (one block alone)
   int late = 0;      ///< what follows the states begins when they are about to end
-  int ordered = 0;   ///< halves: never the states of both
-  int stagger = 1;   ///< halves: first states one after the other
+  int ordered = 0;   ///< parts: never the states of two
+  int stagger = 1;   ///< parts: first states one after the other
   int priority = 0;  ///< products before states
   int prefetch = 0;  ///< parts of the next states that the first product brings into the L2 cache
   int ahead = 0;     ///< weights of a layer into the L2 cache while the states go through
   int carve = 1;     ///< every kernel asks for all shared memory an SM can have, so that any two can share one
+  int pdl = 1;       ///< kernels begin before the one before them has ended
   int at_once = 0;   ///< products finish 8 rows of a column at once
   int narrow = 0;    ///< up to 64 rows: small tiles for matrices of few rows
 
@@ -34,10 +36,11 @@ struct Tuning {
         if (std::strncmp(at, name, length) == 0 && at[length] == '=') value = std::atoi(at + length + 1);
       }
     };
-    read("split", t.split), read("lean", t.lean), read("bulk", t.bulk), read("blocks", t.blocks);
+    read("split", t.split), read("parts", t.parts), read("lean", t.lean), read("bulk", t.bulk),
+        read("blocks", t.blocks);
     read("stages", t.stages), read("late", t.late), read("ordered", t.ordered), read("stagger", t.stagger);
     read("priority", t.priority), read("prefetch", t.prefetch), read("ahead", t.ahead), read("narrow", t.narrow);
-    read("carve", t.carve), read("at_once", t.at_once);
+    read("carve", t.carve), read("at_once", t.at_once), read("pdl", t.pdl);
     return t;
   }
 };
