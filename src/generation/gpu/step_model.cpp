@@ -90,6 +90,12 @@ at::Tensor packed(const at::Tensor& weight) {
       .contiguous();
 }
 
+at::Tensor state_slices(const at::Tensor& state) {
+  return state.unflatten(-1, {-1, model_step::kStateColumns}).transpose(-3, -2).contiguous();
+}
+
+at::Tensor state_of_slices(const at::Tensor& slices) { return slices.transpose(-3, -2).flatten(-2); }
+
 bf16* StepModel::keep_bf16(const at::Tensor& tensor) {
   return reinterpret_cast<bf16*>(kept_.emplace_back(tensor.to(at::kBFloat16).contiguous()).mutable_data_ptr());
 }
@@ -211,9 +217,8 @@ models::ModelState StepModel::read_state(std::int64_t slot) const {
         tensors.push_back(tail.clone(at::MemoryFormat::Contiguous));
       }
     }
-    const at::Tensor slices =
-        states[layer].narrow(0, slot, 1).to(at::kFloat, false, /*copy=*/true);  // [1, HV, V / 16, K, 16]
-    tensors.push_back(slices.transpose(2, 3).reshape({1, x.HV, x.K, x.V}));
+    tensors.push_back(
+        state_of_slices(states[layer].narrow(0, slot, 1).to(at::kFloat, /*non_blocking=*/false, /*copy=*/true)));
   }
   return state;
 }
@@ -221,8 +226,7 @@ models::ModelState StepModel::read_state(std::int64_t slot) const {
 void StepModel::write_state(std::int64_t slot, const models::ModelState& state) {
   for (std::size_t layer = 0; layer < states.size(); ++layer) {
     const auto& tensors = state.layers[layer].tensors;
-    const at::Tensor columns = tensors.back().unflatten(3, {-1, model_step::kStateColumns});  // [1, HV, K, V / 16, 16]
-    states[layer].narrow(0, slot, 1).copy_(columns.transpose(2, 3));
+    states[layer].narrow(0, slot, 1).copy_(state_slices(tensors.back()));
     if (step.dims.W > 0) {
       tails[layer].narrow(0, slot, 1).copy_(at::cat({tensors[0], tensors[1], tensors[2]}, /*dim=*/2));
     }

@@ -23,22 +23,17 @@ namespace comba::model_step {
 inline constexpr std::int64_t kTileRows = 16, kTileColumns = 32;
 constexpr std::int64_t padded(std::int64_t size, std::int64_t to) { return (size + to - 1) / to * to; }
 
-#ifndef COMBA_ROW_MAJOR
-#define COMBA_ROW_MAJOR 0
-#endif
 /// Activations that a matrix is multiplied with: [R / 8][width / 32][8][32], so that what a warp reads of 8 rows is one
-/// piece of memory; `stride` is the padded width. Here the place of (row, channel).
+/// piece of memory. Here the place of (row, channel); `stride` is the padded width.
 constexpr unsigned place_in_rows(int row, int channel, int stride) {
   const unsigned r = static_cast<unsigned>(row), c = static_cast<unsigned>(channel), s = static_cast<unsigned>(stride);
-  if (COMBA_ROW_MAJOR != 0) return r * s + c;
   return (r / 8 * s + c / 32 * 32) * 8 + r % 8 * 32 + c % 32;
 }
 /// Of row 8 i + j.
 constexpr unsigned place_of_row(int i, int j, int stride) {
-  const unsigned s = static_cast<unsigned>(stride);
-  return static_cast<unsigned>(i) * 8 * s + static_cast<unsigned>(j) * (COMBA_ROW_MAJOR != 0 ? s : 32);
+  return static_cast<unsigned>(i) * 8 * static_cast<unsigned>(stride) + static_cast<unsigned>(j) * 32;
 }
-inline constexpr int kBlockStep = COMBA_ROW_MAJOR != 0 ? 32 : 8 * 32;  ///< from a channel to that 32 further
+inline constexpr int kBlockStep = 8 * 32;  ///< from a channel to that 32 further
 
 /// Columns of a head's state that are one piece of memory.
 inline constexpr std::int64_t kStateColumns = 16;
