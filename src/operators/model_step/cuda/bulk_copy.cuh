@@ -22,7 +22,7 @@ struct ArrivalBarrier {
   /// Behind init() and before the first copy.
   __device__ static void make_visible() {
 #if __CUDA_ARCH__ >= 900
-    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    asm volatile("fence.mbarrier_init.release.cluster;\n\tfence.proxy.async.shared::cta;" ::: "memory");
 #endif
   }
   /// Bytes of this turn, of which more will be announced.
