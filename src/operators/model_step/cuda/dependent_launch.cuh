@@ -28,25 +28,34 @@ __device__ inline void wait_for_previous() {
 struct LaunchShape {
   dim3 grid, block;
   int shared_bytes = 0;
+  bool takes_all_shared =
+      false;         ///< of an SM's memory as much as can be is shared, so that other kernels fit beside it
   int priority = 0;  ///< below 0: before kernels of other streams that wait for room
 };
 
 template <class... Parameters, class... Arguments>
 void launch(void (*kernel)(Parameters...), const LaunchShape& shape, bool overlaps_previous, cudaStream_t stream,
             const Arguments&... arguments) {
-  cudaLaunchAttribute attributes[2] = {};
-  attributes[0].id = cudaLaunchAttributePriority;
-  attributes[0].val.priority = shape.priority;
-  attributes[1].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attributes[1].val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchAttribute attributes[3] = {};
+  unsigned count = 0;
+  const auto add = [&](cudaLaunchAttributeID id) -> cudaLaunchAttributeValue& {
+    attributes[count].id = id;
+    return attributes[count++].val;
+  };
+  if (shape.priority != 0) add(cudaLaunchAttributePriority).priority = shape.priority;
+  if (shape.takes_all_shared) {
+    add(cudaLaunchAttributePreferredSharedMemoryCarveout).sharedMemCarveout = cudaSharedmemCarveoutMaxShared;
+  }
+  if (overlaps_previous) {
+    add(cudaLaunchAttributeProgrammaticStreamSerialization).programmaticStreamSerializationAllowed = 1;
+  }
   cudaLaunchConfig_t config{};
   config.gridDim = shape.grid;
   config.blockDim = shape.block;
   config.dynamicSmemBytes = static_cast<std::size_t>(shape.shared_bytes);
   config.stream = stream;
-  const bool has_priority = shape.priority != 0;
-  config.attrs = has_priority ? attributes : attributes + 1;
-  config.numAttrs = (has_priority ? 1u : 0u) + (overlaps_previous ? 1u : 0u);
+  config.attrs = attributes;
+  config.numAttrs = count;
   check_cuda(cudaLaunchKernelEx(&config, kernel, arguments...), "cudaLaunchKernelEx");
 }
 

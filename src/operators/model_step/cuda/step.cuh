@@ -69,10 +69,12 @@ class Step {
  private:
   template <class... Parameters, class... Arguments>
   void queue(void (*kernel)(Parameters...), const LaunchShape& shape, const Arguments&... arguments) {
+    LaunchShape with = shape;
+    with.takes_all_shared = tuning_.carve == 2;
     check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
-                                    tuning_.carve != 0 ? cudaSharedmemCarveoutMaxShared : cudaSharedmemCarveoutDefault),
+                                    tuning_.carve == 1 ? cudaSharedmemCarveoutMaxShared : cudaSharedmemCarveoutDefault),
                "cudaFuncSetAttribute");
-    launch(kernel, shape, /*overlaps_previous=*/is_dependent_ && tuning_.pdl != 0, stream_, arguments...);
+    launch(kernel, with, /*overlaps_previous=*/is_dependent_ && tuning_.pdl != 0, stream_, arguments...);
     is_dependent_ = true;
   }
 

@@ -20,7 +20,8 @@ struct Tuning {
   int priority = 0;  ///< products before states
   int prefetch = 0;  ///< parts of the next states that the first product brings into the L2 cache
   int ahead = 0;     ///< weights of a layer into the L2 cache while the states go through
-  int carve = 1;     ///< every kernel asks for all shared memory an SM can have, so that any two can share one
+  int carve = 1;     ///< every kernel asks for all shared memory an SM can have, so that any two can share one; 2: each
+                     ///< launch does
   int pdl = 1;       ///< kernels begin before the one before them has ended
   int at_once = 0;   ///< products finish 8 rows of a column at once
   int narrow = 0;    ///< up to 64 rows: small tiles for matrices of few rows
