@@ -153,7 +153,7 @@ double CellResult::final_loss() const {
 }
 
 CellResult train_cell(const CellRun& run, CellObserver& observer, const StopFlag& stop) {
-  const CellResult result = RunningCell(run, observer).run(stop);
+  CellResult result = RunningCell(run, observer).run(stop);
   std::error_code ignored;
   fs::remove_all(run.directory, ignored);
   return result;

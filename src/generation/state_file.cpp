@@ -80,8 +80,8 @@ std::int64_t parse_position(const std::string& text, const std::filesystem::path
 
 std::vector<std::int64_t> parse_recent(const at::Tensor& tokens, std::int64_t vocab,
                                        const std::filesystem::path& path) {
-  const std::vector<std::int64_t> ids(tokens.const_data_ptr<std::int64_t>(),
-                                      tokens.const_data_ptr<std::int64_t>() + tokens.numel());
+  std::vector<std::int64_t> ids(tokens.const_data_ptr<std::int64_t>(),
+                                tokens.const_data_ptr<std::int64_t>() + tokens.numel());
   for (const std::int64_t id : ids) {
     require(id >= 0 && id < vocab, ErrorCode::io, "[state] '", path.string(), "': recent_tokens must be below ", vocab,
             "; got ", id);
