@@ -56,6 +56,7 @@ std::vector<std::int64_t> read_seeds(RunConfig& config) {
 void choose(std::vector<ablation::Variant>& variants, const std::vector<std::string>& chosen) {
   if (chosen.empty()) return;
   std::vector<std::string> names;
+  names.reserve(variants.size());
   for (const ablation::Variant& variant : variants) names.push_back(variant.name);
   for (const std::string& name : chosen) {
     require(std::ranges::find(names, name) != names.end(), ErrorCode::invalid_argument,

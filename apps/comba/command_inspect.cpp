@@ -89,6 +89,7 @@ void print_mixers(const MixerFlags& flags) {
 void print_implementations() {
   const std::vector<DeltaRuleImplementation> list = delta_rule_implementations(typical_delta_rule_call());
   std::vector<std::string> names;
+  names.reserve(list.size());
   for (const DeltaRuleImplementation& implementation : list) names.push_back(implementation.name);
   const std::string forced = forced_implementation();
   require(forced.empty() || std::ranges::count(names, forced) > 0, ErrorCode::invalid_argument,

@@ -48,7 +48,7 @@ DeltaRuleTensors restore(at::TensorList tensors, at::IntArrayRef slots) {
 
 /// Whether the kernel of the GPU takes the tensors as they are: nothing traces, batches or wraps the call.
 bool goes_to_gpu_as_is(at::TensorList tensors) {
-  constexpr c10::DispatchKeySet kAround =
+  static constexpr c10::DispatchKeySet kAround =
       c10::autograd_dispatch_keyset_with_ADInplaceOrView | c10::autocast_dispatch_keyset;
   return !c10::impl::dispatch_mode_enabled() && std::all_of(tensors.begin(), tensors.end(), [](const at::Tensor& x) {
     return (x.key_set() - kAround).highestPriorityTypeId() == c10::DispatchKey::CUDA;

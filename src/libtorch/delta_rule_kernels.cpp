@@ -37,8 +37,8 @@ DeltaRuleOutput delta_rule_forward_call(const DeltaRuleTensors& any_strides, con
   require_ranks(inputs);
   const c10::Device device = inputs.q.device();
   CallScope scope(device);
-  const DeltaRuleOutput result = {.o = empty_output(inputs),
-                                  .final_state = output_final_state ? empty_state(inputs) : at::Tensor()};
+  DeltaRuleOutput result = {.o = empty_output(inputs),
+                            .final_state = output_final_state ? empty_state(inputs) : at::Tensor()};
   DeltaRuleForward args{
       .options = options,
       .inputs = const_views(inputs, device),

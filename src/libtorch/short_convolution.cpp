@@ -71,7 +71,7 @@ at::Tensor by_tap(const at::Tensor& weight) { return weight.squeeze(1).t().conti
 at::Tensor with_dense_channels(const at::Tensor& x) {
   if (x.is_contiguous() || x.stride(1) != 1) return x.contiguous();
   constexpr int64_t kTokens = 128, kChannels = 16;
-  const at::Tensor y = at::empty(x.sizes(), x.options());
+  at::Tensor y = at::empty(x.sizes(), x.options());
   const float* source = x.const_data_ptr<float>();
   float* target = y.mutable_data_ptr<float>();
   const int64_t tokens = x.size(1), channels = x.size(2), row_stride = x.stride(0), channel_stride = x.stride(2);
@@ -103,7 +103,7 @@ at::Tensor forward_on_cpu(const at::Tensor& x, const at::Tensor& weight, const M
   const at::Tensor dense_x = with_dense_channels(x);
   const at::Tensor taps = by_tap(weight);
   const at::Tensor dense_tail = tail ? tail->contiguous() : at::Tensor();
-  const at::Tensor y = at::empty(x.sizes(), x.options());
+  at::Tensor y = at::empty(x.sizes(), x.options());
   const ShortConvolutionForward args{
       .tokens = x.size(1),
       .channels = x.size(2),
@@ -253,7 +253,7 @@ at::Tensor short_convolution_step(const at::Tensor& x, const at::Tensor& weight,
       tail.is_contiguous() && tail.scalar_type() == x.scalar_type()) {
     return short_convolution_step_on_cuda(x, weight, tail);
   }
-  const at::Tensor y = short_convolution(x, weight, tail);
+  at::Tensor y = short_convolution(x, weight, tail);
   const int64_t width = tail.size(1), tokens = x.size(1);
   tail.copy_(tokens >= width ? x.narrow(1, tokens - width, width) : at::cat({tail, x}, 1).narrow(1, tokens, width));
   return y;

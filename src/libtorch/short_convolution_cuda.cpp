@@ -56,7 +56,7 @@ bool suits_convolution_kernel(const at::Tensor& weight) { return weight.sym_size
 at::Tensor short_convolution_on_cuda(const at::Tensor& x, const at::Tensor& weight, const MaybeTensor& tail,
                                      const MaybeTensor& cu_seqlens) {
   const Inputs inputs(x, weight, tail, cu_seqlens);
-  const at::Tensor y = at::empty(x.sizes(), x.options());
+  at::Tensor y = at::empty(x.sizes(), x.options());
   CallScope scope(x.device());
   cuda::ShortConvolutionForward args = inputs.forward(scope.execution().stream);
   args.y = mutable_tokens(y);
@@ -69,7 +69,7 @@ at::Tensor short_convolution_backward_into(const at::Tensor& dx, const at::Tenso
                                            const MaybeTensor& cu_seqlens) {
   const Inputs inputs(x, weight, tail, cu_seqlens);
   const at::Tensor dense_dy = with_unit_stride(dy);
-  const at::Tensor dweight = at::empty(weight.sizes(), weight.options());
+  at::Tensor dweight = at::empty(weight.sizes(), weight.options());
   CallScope scope(x.device());
   const int64_t parts = cuda::short_convolution_num_parts(sizes_of(x, weight));
   const at::Tensor partial_sums = at::empty({parts, weight.numel()}, weight.options().dtype(at::kFloat));
@@ -92,7 +92,7 @@ std::tuple<at::Tensor, at::Tensor> short_convolution_backward_on_cuda(const at::
 
 at::Tensor short_convolution_step_on_cuda(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& tail) {
   const at::Tensor dense_x = with_unit_stride(x), dense_weight = weight.contiguous();
-  const at::Tensor y = at::empty(x.sizes(), x.options());
+  at::Tensor y = at::empty(x.sizes(), x.options());
   CallScope scope(x.device());
   cuda::short_convolution_step({
       .sizes = sizes_of(x, weight),

@@ -178,7 +178,7 @@ at::Tensor CausalLM::hidden(const at::Tensor& input_ids, ModelState* state, cons
             " to ", largest.item<int64_t>());
   }
   const nn::TokenSpan span{.cu_seqlens = cu_seqlens, .first_position = state == nullptr ? 0 : state->position};
-  const at::Tensor hidden = backbone_->forward(input_ids.to(device()), span, state, pass);
+  at::Tensor hidden = backbone_->forward(input_ids.to(device()), span, state, pass);
   if (state != nullptr) state->position += input_ids.size(1);
   return hidden;
 }
