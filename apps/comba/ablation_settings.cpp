@@ -91,8 +91,8 @@ AblationSettings read_ablation_settings(RunConfig& config, const std::vector<std
   config.read("ablation.heldout_windows", ablation.heldout.windows);
   config.read("ablation.heldout_batch_size", ablation.heldout.batch_size);
   config.read("ablation.recall_length", ablation.heldout.recall_length);
-  ablation.seeds = chosen_seeds.empty() ? read_seeds(config) : chosen_seeds;
-  if (!chosen_seeds.empty()) read_seeds(config);
+  ablation.seeds = read_seeds(config);  // what is wrong in the file is told, chosen ones or not
+  if (!chosen_seeds.empty()) ablation.seeds = chosen_seeds;
   ablation.variants = read_variants(config, base);
   choose(ablation.variants, chosen_variants);
   settings.data = read_directory(config, "data.path", "--data");

@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from apps.small_run import pack_small_texts
 from comba import plot_ablation
 
 CONFIG = """
@@ -49,12 +50,8 @@ model = {model_type = "transformer", num_heads = 2}
 
 @pytest.fixture
 def ablate(comba):
-    texts = comba.folder / "texts"
-    texts.mkdir()
-    for name in ("a.txt", "b.txt", "c.txt", "d.txt"):  # c.txt is held out
-        (texts / name).write_text(f"The text of {name}. " * 40)
+    pack_small_texts(comba, repeats=40)
     (comba.folder / "ablation.toml").write_text(CONFIG)
-    comba.succeed("data", "pack", "texts", "--out", "data")
     return lambda out, *words: ["ablate", "--config", "ablation.toml", "--data", "data", "--threads", 1, "--out", out, *words]
 
 
