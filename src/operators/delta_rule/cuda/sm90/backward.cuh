@@ -8,7 +8,8 @@
 /// Launches of the backward pass of one element type:
 ///
 ///     prepare | scan, beside it reverse | gradients | reduce                     states run again
-///                                reverse | gradients | reduce                     states saved by the forward call
+///                                reverse | gradients | reduce                     states saved by the forward call;
+///                                          gradients may follow reverse chunk by chunk (ready.cuh)
 namespace comba::delta_rule::cuda::sm90 {
 
 template <class Shape>
@@ -21,9 +22,10 @@ void launch_reverse(const BackwardArguments& y, bool early, cudaStream_t stream)
 
 template <class Shape>
 void launch_gradients(const BackwardArguments& y, cudaStream_t stream) {
-  const dim3 grid(y.forward.sequences.slots, y.forward.H);
+  const dim3 grid(y.forward.sequences.slots * y.forward.H);
   if (grid.x == 0) return;
-  launch(gradients<Shape>, grid, Shape::kThreads, Shape::shared_bytes(y.forward.V_rows), false, stream, y);
+  launch(gradients<Shape>, grid, Shape::kThreads, Shape::shared_bytes(y.forward.V_rows), y.progress != nullptr, stream,
+         y);
 }
 
 template <class Element, int kK>

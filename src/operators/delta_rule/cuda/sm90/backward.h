@@ -44,6 +44,7 @@ struct BackwardArguments {
   std::uint16_t* d_states = nullptr;     ///< dS+^T [slots, HV], laid out as the states
   ValueHeadPart* value_parts = nullptr;  ///< [slots, HV]
   KeyHeadPart* key_parts = nullptr;      ///< [slots, H]
+  unsigned* progress = nullptr;          ///< of reverse, [N, HV, narrow slices], if gradients follows it (ready.cuh)
   States d_final_state, d_initial_state;
   RowGradient dq, dk, dv, v;  ///< v: the input, for tokens whose beta is 0
   GateGradient d_step, d_decay;
@@ -55,6 +56,9 @@ enum class BackwardSlices { narrow, wide };  ///< 32 columns a block; 64, or 128
 
 /// Columns of a slice.
 constexpr int columns_of(BackwardSlices slices) { return slices == BackwardSlices::narrow ? 32 : 64; }
+
+/// Those of reverse where gradients follows it: narrow slices leave it multiprocessors.
+constexpr int kFollowedColumns = columns_of(BackwardSlices::narrow);
 
 /// Queues all kernels of the backward pass; K is at most `padded_K`, one of 64, 128, 256. If not `saved`, the forward
 /// kernels that leave what they need have just been queued.

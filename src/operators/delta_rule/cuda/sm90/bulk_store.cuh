@@ -10,8 +10,12 @@ __device__ inline void wait_until_read() {
   asm volatile("cp.async.bulk.commit_group;\n\tcp.async.bulk.wait_group.read 0;" ::: "memory");
 }
 
-/// Until the stores of this thread are done: before its kernel ends.
-__device__ inline void wait_for_stores() { asm volatile("cp.async.bulk.wait_group 0;" ::: "memory"); }
+/// Until the stores of this thread are done, but for those of its last `kBatches` calls of wait_until_read(): before
+/// its kernel ends, or somebody is told of them.
+template <int kBatches = 0>
+__device__ void wait_for_stores() {
+  asm volatile("cp.async.bulk.wait_group %0;" ::"n"(kBatches) : "memory");
+}
 
 /// Queues a copy: kRows rows of a tile of kColumns columns go to rows `first` and on of a tile of `rows` rows.
 template <int kColumns, int kRows, class Element>

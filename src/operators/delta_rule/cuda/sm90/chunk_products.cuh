@@ -3,6 +3,7 @@
 #include "operators/delta_rule/cuda/sm90/backward.h"
 #include "operators/delta_rule/cuda/sm90/gate_gradients.cuh"
 #include "operators/delta_rule/cuda/sm90/gates.cuh"
+#include "operators/delta_rule/cuda/sm90/ready.cuh"
 #include "operators/delta_rule/cuda/sm90/ring.cuh"
 #include "operators/delta_rule/cuda/sm90/tiles.cuh"
 
@@ -17,21 +18,21 @@ struct GradientsShape {
   static constexpr bool kGrouped = kGrouped_;  ///< whether several value heads share a key head
   static constexpr int kGroups = kK / 64;
   static constexpr int kThreads = kGroups * kWarpGroup;
-  static constexpr int kBlocks = kK <= 128 ? 2 : 1;  ///< of a multiprocessor
-  static constexpr int kPairColumns = 16;            ///< of a warpgroup at a time, of pairs of tokens
-  static constexpr int kSlabRows = kSavedRows, kSlots = 3;
+  static constexpr int kBlocks = kK <= 128 ? 2 : 1;          ///< of a multiprocessor
+  static constexpr int kPairColumns = 16;                    ///< of a warpgroup at a time, of pairs of tokens
+  static constexpr int kSlabRows = kSavedRows, kPlaces = 3;  ///< of the ring
   static constexpr int kMatrix = kChunk * kChunk;
 
   struct Shared {
     Element q[kChunk * kK], k[kChunk * kK];
     union {
-      Element slab[kSlots][kSlabRows * kK];
+      Element slab[kPlaces][kSlabRows * kK];
       Element pairs[2][kMatrix];
     };
     SavedGates saved;
     RowSums<kGroups> sums;
-    std::uint64_t keys_loaded, values_loaded, full[kSlots];
-    unsigned readers[kSlots];  ///< warps that have read what a slot held, of all rounds
+    std::uint64_t keys_loaded, values_loaded, full[kPlaces];
+    unsigned readers[kPlaces];  ///< warps that have read what a place held, of all rounds
   };
   /// dO, dE and Vn come behind it: tiles of 64 x V_rows, twice, and V_rows x 64.
   static constexpr int kValuesOffset = (sizeof(Shared) + 1023) / 1024 * 1024;
@@ -50,14 +51,14 @@ struct ChunkProducts {
   Shared& shared;
   Element* const values;  ///< dO, dE, Vn
   const Chunk chunk;
-  const int key;
+  const int slot, key;
 
   __device__ static int group() { return static_cast<int>(threadIdx.x) / kWarpGroup; }
   __device__ Element* d_o() const { return values; }
   __device__ Element* d_error() const { return values + x.V_rows * kChunk; }
   __device__ Element* writes() const { return values + 2 * x.V_rows * kChunk; }
   __device__ int slabs() const { return (x.V + kSlabRows - 1) / kSlabRows; }
-  __device__ std::int64_t index_of(int value) const { return static_cast<std::int64_t>(blockIdx.x) * x.HV + value; }
+  __device__ std::int64_t index_of(int value) const { return static_cast<std::int64_t>(slot) * x.HV + value; }
 
   __device__ void load_keys() const {
     set_barrier_transaction_bytes(shared.keys_loaded, sizeof(shared.q) + sizeof(shared.k));
@@ -65,6 +66,18 @@ struct ChunkProducts {
       load_box(x.k, shared.keys_loaded, shared.k + kChunk * column, column, key, chunk.begin, chunk.batch);
       load_box(x.q, shared.keys_loaded, shared.q + kChunk * column, column, key, chunk.begin, chunk.batch);
     }
+  }
+
+  /// Waits until reverse has left a value head of the chunk behind.
+  __device__ void wait_for_reverse(int value) const {
+    const int n = sequence_of_slot(x.sequences, slot), slices = (x.V + kFollowedColumns - 1) / kFollowedColumns;
+    const Sequence s = sequence(x.sequences, n);
+    if (slot < s.slot) return;  // wrong borders: reverse tells of no such chunk
+    const unsigned* const progress = y.progress + (static_cast<std::int64_t>(n) * x.HV + value) * slices;
+    for (int slice = 0; slice < slices; ++slice) {
+      wait_for_progress(progress[slice], s.chunks() - (slot - s.slot));
+    }
+    let_bulk_copies_see();
   }
 
   __device__ void load_values(int value) const {
@@ -78,36 +91,40 @@ struct ChunkProducts {
       load_box(y.d_o, shared.values_loaded, d_o() + offset, block * 64, value, chunk.begin, chunk.batch);
       SM90_BULK_COPY_G2S::copy(x.writes + index * x.V_rows * kChunk + offset, &shared.values_loaded, writes() + offset,
                                64 * kChunk * sizeof(Element));
+    }
+    if (y.progress) wait_for_reverse(value);
+    for (int block = 0; block < blocks; ++block) {
+      const int offset = block * 64 * kChunk;
       load_box(y.d_error, shared.values_loaded, d_error() + offset, block * 64, 0, 0, static_cast<int>(index));
     }
   }
 
   static constexpr int kPasses = Shape::kGrouped ? 3 : 2;  ///< S, S again if grouped, dS+
 
-  /// Slab `item` of a value head, of all passes, to a slot of the ring.
-  __device__ void load_slab(int item, int slot, int value) const {
+  /// Slab `item` of a value head, of all passes, to a place of the ring.
+  __device__ void load_slab(int item, int place, int value) const {
     const std::uint16_t* const from = (item < (kPasses - 1) * slabs() ? x.states : y.d_states) +
                                       index_of(value) * x.V_rows * kK + item % slabs() * kSlabRows * 64;
-    set_barrier_transaction_bytes(shared.full[slot], sizeof(shared.slab[0]));
+    set_barrier_transaction_bytes(shared.full[place], sizeof(shared.slab[0]));
     for (int block = 0; block < Shape::kGroups; ++block) {
-      SM90_BULK_COPY_G2S::copy(from + static_cast<std::int64_t>(block) * x.V_rows * 64, &shared.full[slot],
-                               shared.slab[slot] + block * kSlabRows * 64, kSlabRows * 64 * sizeof(Element));
+      SM90_BULK_COPY_G2S::copy(from + static_cast<std::int64_t>(block) * x.V_rows * 64, &shared.full[place],
+                               shared.slab[place] + block * kSlabRows * 64, kSlabRows * 64 * sizeof(Element));
     }
   }
 
-  /// Says that a warp has read a slot, and whether it is the last.
-  __device__ bool is_last_reader(int slot) const {
+  /// Says that a warp has read a place of the ring, and whether it is the last.
+  __device__ bool is_last_reader(int place) const {
     constexpr unsigned kWarps = Shape::kThreads / 32;
     unsigned before;
     asm volatile("atom.acq_rel.cta.shared::cta.add.u32 %0, [%1], 1;"
                  : "=r"(before)
-                 : "r"(cast_smem_ptr_to_uint(&shared.readers[slot]))
+                 : "r"(cast_smem_ptr_to_uint(&shared.readers[place]))
                  : "memory");
     return before % kWarps == kWarps - 1;
   }
 
   /// Calls multiply(block, half, slab) for each slab of a pass: the part `half` of 64 rows number `block` of the
-  /// values; it makes products and waits for them. The last warp to leave a slot sends for the slab that comes there
+  /// values; it makes products and waits for them. The last warp to leave a place sends for the slab that comes there
   /// next, so that nobody waits for the others.
   template <class Multiply>
   __device__ void for_each_slab(int pass, int value, RingPlace& ring, const Multiply& multiply) const {
@@ -119,11 +136,11 @@ struct ChunkProducts {
         wait_barrier(shared.full[ring.stage], ring.phase);
         multiply(block, half, shared.slab[ring.stage] + group() * kSlabRows * 64);
         __syncwarp();
-        if (threadIdx.x % 32 == 0 && item + Shape::kSlots < kPasses * slabs() && is_last_reader(ring.stage)) {
-          load_slab(item + Shape::kSlots, ring.stage, value);
+        if (threadIdx.x % 32 == 0 && item + Shape::kPlaces < kPasses * slabs() && is_last_reader(ring.stage)) {
+          load_slab(item + Shape::kPlaces, ring.stage, value);
         }
         ++item;
-        ring.template advance<Shape::kSlots>();
+        ring.template advance<Shape::kPlaces>();
       }
     }
   }

@@ -90,9 +90,9 @@ __device__ TokenSums token_sums(const Arguments& x, const Chunk& chunk, const Ke
 /// For the first 64 threads, one a token. `error` is called for a token whose beta is 0 and tells <dE_i, V_i>. Returns
 /// what the token adds to the gradient of b as factor of the feedback.
 template <int kGroups, class Error>
-__device__ float gate_gradients(const BackwardArguments& y, const Chunk& chunk, int value, const KeyHead& head,
-                                const ChunkGates& gates, const TokenSums& t, RowSums<kGroups>& sums,
-                                const Error& error) {
+__device__ float gate_gradients(const BackwardArguments& y, const Chunk& chunk, int slot, int value,
+                                const KeyHead& head, const ChunkGates& gates, const TokenSums& t,
+                                RowSums<kGroups>& sums, const Error& error) {
   constexpr int kBarrier = 1, kTokens = kChunk;
   const Arguments& x = y.forward;
   const int i = static_cast<int>(threadIdx.x), lane = i % 32, warp = i / 32;
@@ -152,8 +152,8 @@ __device__ float gate_gradients(const BackwardArguments& y, const Chunk& chunk, 
   if (lane == 0) sums.parts[warp][0] = d_A_log, sums.parts[warp][1] = d_bias;
   barrier_wait(kBarrier, kTokens);
   if (i == 0) {
-    y.value_parts[static_cast<std::int64_t>(blockIdx.x) * x.HV + value] = {sums.parts[0][0] + sums.parts[1][0],
-                                                                           sums.parts[0][1] + sums.parts[1][1]};
+    y.value_parts[static_cast<std::int64_t>(slot) * x.HV + value] = {sums.parts[0][0] + sums.parts[1][0],
+                                                                     sums.parts[0][1] + sums.parts[1][1]};
   }
   return beta * (t.later_feedback - t.feedback);
 }

@@ -12,10 +12,11 @@
 /// with q^ and k^ normalised and rounded again; then through the L2 norm and the correction of the query (README.md
 /// section 9).
 ///
-/// Grid: (slot, key head). Block: a warpgroup for each 64 columns of K, which holds its columns of dq^ and dk^ while
-/// the block goes through the value heads that share the key head. The products over K and V of pairs of tokens are
-/// made transposed, rows j and columns i; a warpgroup has a part of the columns. Shared memory: q^, k^; dO, dE, Vn of a
-/// value head; a ring for slabs of S and dS+, later for the matrices of pairs.
+/// Grid: the key heads of a slot, slot after slot; where it follows reverse (ready.cuh), from the ends on. Block: a
+/// warpgroup for each 64 columns of K, which holds its columns of dq^ and dk^ while the block goes through the value
+/// heads that share the key head. The products over K and V of pairs of tokens are made transposed, rows j and columns
+/// i; a warpgroup has a part of the columns. Shared memory: q^, k^; dO, dE, Vn of a value head; a ring for slabs of S
+/// and dS+, later for the matrices of pairs.
 namespace comba::delta_rule::cuda::sm90 {
 
 template <class Shape>
@@ -41,6 +42,7 @@ struct Gradients : PairGradients<Shape> {
   using Base::row_sum;
   using Base::shared;
   using Base::slabs;
+  using Base::slot;
   using Base::x;
   using Base::y;
   using typename Base::Columns;
@@ -171,7 +173,7 @@ struct Gradients : PairGradients<Shape> {
       write_dv(value);
       return 0;
     }
-    return gate_gradients(y, chunk, value, head, shared.saved.gates, t, shared.sums,
+    return gate_gradients(y, chunk, slot, value, head, shared.saved.gates, t, shared.sums,
                           [&](int i) { return d_error_of_value(i, value); });
   }
 
@@ -246,9 +248,9 @@ struct Gradients : PairGradients<Shape> {
     if (threadIdx.x == 0) {
       initialize_barrier(shared.keys_loaded, 1);
       initialize_barrier(shared.values_loaded, 1);
-      for (int slot = 0; slot < Shape::kSlots; ++slot) {
-        initialize_barrier(shared.full[slot], 1);
-        shared.readers[slot] = 0;
+      for (int place = 0; place < Shape::kPlaces; ++place) {
+        initialize_barrier(shared.full[place], 1);
+        shared.readers[place] = 0;
       }
       cutlass::arch::fence_barrier_init();
       load_keys();
@@ -264,11 +266,11 @@ struct Gradients : PairGradients<Shape> {
     RingPlace ring;
     for (int value = key * x.group; value <= last; ++value) {
       if (threadIdx.x == 0) {
-        RingPlace slot = ring;
+        RingPlace place = ring;
         load_values(value);
-        for (int item = 0; item < min(Shape::kSlots, kPasses * slabs()); ++item) {
-          load_slab(item, slot.stage, value);
-          slot.template advance<Shape::kSlots>();
+        for (int item = 0; item < min(Shape::kPlaces, kPasses * slabs()); ++item) {
+          load_slab(item, place.stage, value);
+          place.template advance<Shape::kPlaces>();
         }
       }
       if (value == key * x.group) wait_barrier(shared.keys_loaded, 0);
@@ -284,7 +286,7 @@ struct Gradients : PairGradients<Shape> {
     write_columns(y.dk, dk, shared.k);
     part.b += finish_value_head(head, t, last);
     part = block_sums(part);
-    if (threadIdx.x == 0) y.key_parts[static_cast<std::int64_t>(blockIdx.x) * (x.HV / x.group) + key] = part;
+    if (threadIdx.x == 0) y.key_parts[static_cast<std::int64_t>(slot) * x.H + key] = part;
   }
 };
 
@@ -294,17 +296,20 @@ __global__ __launch_bounds__(Shape::kThreads,
   extern __shared__ __align__(1024) std::uint8_t memory[];
   auto& shared = *reinterpret_cast<typename Shape::Shared*>(memory);
   const Arguments& x = y.forward;
-  const Chunk chunk = chunk_of_slot(x.sequences, blockIdx.x);
-  const int key = blockIdx.y;
+  const int number = blockIdx.x / x.H, key = blockIdx.x % x.H;
+  const int slot = y.progress ? slot_from_ends(x.sequences, number) : number;
+  const Chunk chunk = chunk_of_slot(x.sequences, slot);
   if (chunk.count == 0) {
     for (int value = key * x.group + threadIdx.x; value < (key + 1) * x.group; value += Shape::kThreads) {
-      y.value_parts[static_cast<std::int64_t>(blockIdx.x) * x.HV + value] = {0, 0};
+      y.value_parts[static_cast<std::int64_t>(slot) * x.HV + value] = {0, 0};
     }
-    if (threadIdx.x == 0) y.key_parts[static_cast<std::int64_t>(blockIdx.x) * (x.HV / x.group) + key] = {0, 0};
-    return;
+    if (threadIdx.x == 0) y.key_parts[static_cast<std::int64_t>(slot) * x.H + key] = {0, 0};
+  } else {
+    auto* const values = reinterpret_cast<typename Shape::Element*>(memory + Shape::kValuesOffset);
+    Gradients<Shape>{{{y, x, shared, values, chunk, slot, key}}}.run();
   }
-  auto* const values = reinterpret_cast<typename Shape::Element*>(memory + Shape::kValuesOffset);
-  Gradients<Shape>{{{y, x, shared, values, chunk, key}}}.run();
+  // Whoever waits for this kernel waits for reverse, too: for the block that is to do last that is soon.
+  if (y.progress && slot == 0 && key == 0) wait_for_kernel_before();
 }
 
 }  // namespace comba::delta_rule::cuda::sm90

@@ -2,6 +2,8 @@
 
 #include "operators/delta_rule/cuda/sm90/backward.h"
 #include "operators/delta_rule/cuda/sm90/bulk_store.cuh"
+#include "operators/delta_rule/cuda/sm90/ready.cuh"
+#include "operators/delta_rule/cuda/sm90/reverse_shape.cuh"
 #include "operators/delta_rule/cuda/sm90/scan.cuh"
 
 /// Of the backward pass: from chunk to chunk against the sequence, the gradient of the state in registers.
@@ -19,51 +21,6 @@
 /// of time and stores what it leaves behind.
 /// Shared memory: a ring of 2 to 4 chunks, one of q, which is needed last, and dS+, dW, dE.
 namespace comba::delta_rule::cuda::sm90 {
-
-template <class Element_, int kK_, int kSlice_, int kGroups_>
-struct ReverseShape {
-  using Element = Element_;
-  static constexpr int kK = kK_, kSlice = kSlice_, kGroups = kGroups_;
-  static constexpr int kThreads = kWarpGroup * (1 + 2 * kGroups);
-
-  static constexpr int kProducerRegisters = 24;
-  static constexpr int kStateRegisters = kGroups == 2 ? 160 : 240;
-  static constexpr int kAssistantRegisters = kGroups == 2 ? 64 : 160;
-
-  struct Stage {
-    Element k[kChunk * kK];
-    Element d_o[kGroups][kChunk * kSlice];     ///< later what is multiplied by K^T
-    Element scaled[kGroups][kChunk * kSlice];  ///< diag(query) dO, transposed
-    Element inverse[kChunk * kChunk], read[kChunk * kChunk];
-  };
-  struct Queries {
-    Element q[kChunk * kK];
-  };
-  struct Slice {
-    Element state[kSlice * kK], d_write[kSlice * kChunk], d_error[kChunk * kSlice];
-  };
-  struct alignas(16) Control {  // bulk copies go to multiples of 16 bytes
-    ChunkFactors factors;
-    std::uint64_t full, empty, scaled;
-  };
-  struct QueryControl {
-    std::uint64_t full, empty;
-  };
-  static constexpr int stages(int queries) {
-    return (227 * 1024 - kGroups * sizeof(Slice) - queries * (sizeof(Queries) + sizeof(QueryControl))) /
-           (sizeof(Stage) + sizeof(Control));
-  }
-  static constexpr int kQueryStages = stages(2) >= 2 ? 2 : 1;
-  static constexpr int kStages = stages(kQueryStages) < 4 ? stages(kQueryStages) : 4;
-  static_assert(kStages >= 2, "the assistant is a chunk ahead");
-  struct Shared {
-    Slice slice[kGroups];
-    Stage stage[kStages];
-    Queries queries[kQueryStages];
-    Control control[kStages];
-    QueryControl query_control[kQueryStages];
-  };
-};
 
 template <class Shape>
 struct Reverse {
@@ -86,6 +43,11 @@ struct Reverse {
 
   __device__ int count(int chunk) const { return min(kChunk, sequence.end - sequence.begin - chunk * kChunk); }
   __device__ int first_v(int group) const { return (blockIdx.x * Shape::kGroups + group) * kSlice; }
+
+  __device__ bool is_followed() const { return kSlice == kFollowedColumns && y.progress; }
+  __device__ unsigned& progress() const {
+    return y.progress[(static_cast<std::int64_t>(n) * x.HV + head) * gridDim.x + blockIdx.x];
+  }
 
   /// Where a chunk stands in arrays [slots, HV].
   __device__ std::int64_t index_of(int chunk) const {
@@ -355,9 +317,14 @@ struct Reverse {
       if (stores) store_box(y.d_error_slice, slice.d_error, first_v(group), 0, 0, static_cast<int>(index));
       release(shared.control[ring.stage].empty);
       if (chunk > 0) barrier_arrive(barrier.write_read(), 2 * kWarpGroup);
+      if (stores && is_followed()) {
+        wait_for_stores<2>();  // those of the chunks behind this one
+        tell_progress(progress(), chunks - 1 - chunk);
+      }
     }
     if (stores) {
       wait_for_stores();
+      if (is_followed()) tell_progress(progress(), chunks);
       wait_for_kernel_before();  // whoever waits for this kernel waits for that one, too
     }
   }
@@ -380,9 +347,15 @@ __global__ __launch_bounds__(Shape::kThreads, 1) void reverse(const __grid_const
     }
     cutlass::arch::fence_barrier_init();
   }
-  __syncthreads();
   const int n = blockIdx.z, head = blockIdx.y;
-  share_out<Shape>(Reverse<Shape>{y, y.forward, shared, sequence(y.forward.sequences, n), head, n});
+  const Reverse<Shape> work{y, y.forward, shared, sequence(y.forward.sequences, n), head, n};
+  if (work.is_followed() && threadIdx.x == 0) {
+    work.progress() = 0;
+    __threadfence();
+  }
+  __syncthreads();
+  if (work.is_followed()) let_next_kernel_start();
+  share_out<Shape>(work);
 }
 
 }  // namespace comba::delta_rule::cuda::sm90

@@ -29,23 +29,31 @@ __device__ inline Sequence sequence(const Sequences& x, int n) {
   return {n, 0, T, n * ((T + kChunk - 1) / kChunk)};
 }
 
+/// The slot that is number `i` when sequences of one length are gone through side by side against their direction: all
+/// last chunks first.
+__device__ inline int slot_from_ends(const Sequences& x, int i) {
+  const int place = x.slots - 1 - i;
+  return place % x.N * (x.slots / x.N) + place / x.N;
+}
+
 struct Chunk {
   int batch;
   int begin;  ///< first token
   int count;  ///< of tokens; none: nobody uses the slot
 };
 
-__device__ inline Chunk chunk_of_slot(const Sequences& x, int slot) {
+__device__ inline int sequence_of_slot(const Sequences& x, int slot) {
+  if (!x.cu_seqlens) return slot / ((static_cast<int>(x.T) + kChunk - 1) / kChunk);
   int n = 0;
-  if (x.cu_seqlens) {
-    for (int above = x.N; above - n > 1;) {
-      const int middle = (n + above) / 2;
-      (first_slot(x, middle) <= slot ? n : above) = middle;
-    }
-  } else {
-    n = slot / ((static_cast<int>(x.T) + kChunk - 1) / kChunk);
+  for (int above = x.N; above - n > 1;) {
+    const int middle = (n + above) / 2;
+    (first_slot(x, middle) <= slot ? n : above) = middle;
   }
-  const Sequence s = sequence(x, n);
+  return n;
+}
+
+__device__ inline Chunk chunk_of_slot(const Sequences& x, int slot) {
+  const Sequence s = sequence(x, sequence_of_slot(x, slot));
   const int begin = s.begin + (slot - s.slot) * kChunk;
   return {s.batch, begin, max(0, min(kChunk, s.end - begin))};
 }

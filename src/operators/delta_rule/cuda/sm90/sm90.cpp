@@ -38,6 +38,7 @@ Sequences sequences(const Problem& x) {
 int padded(std::int64_t K) { return K <= 64 ? 64 : K <= 128 ? 128 : 256; }
 
 std::atomic<int> forced_slice_columns = 0;
+std::atomic<Following> forced_following = Following::chosen;
 
 /// The widest slices that still give every multiprocessor a block: narrow ones shorten the chain of a chunk, but each
 /// reads q and k again. Packed sequences, of many lengths, are shared out better in smaller blocks. Results do not
@@ -178,9 +179,12 @@ struct SavedParts : Parts {
   }
 };
 
+/// Slices of reverse where gradients follows it.
+std::int64_t followed_slices(const Problem& x) { return (x.V + kFollowedColumns - 1) / kFollowedColumns; }
+
 /// Those that pass between its kernels.
 struct BackwardParts : Parts {
-  std::int64_t d_states, d_errors, value_parts, key_parts;  ///< where they begin
+  std::int64_t d_states, d_errors, value_parts, key_parts, progress;  ///< where they begin
 
   explicit BackwardParts(const Problem& x) {
     const std::int64_t chunks = chunks_of(x), V_rows = V_rows_of(x);
@@ -188,6 +192,7 @@ struct BackwardParts : Parts {
     d_errors = take(chunks * V_rows * kChunk * 2);
     value_parts = take(chunks * static_cast<std::int64_t>(sizeof(ValueHeadPart)));
     key_parts = take(sequences(x).slots * x.H * static_cast<std::int64_t>(sizeof(KeyHeadPart)));
+    progress = take(x.N * x.HV * followed_slices(x) * 4);
   }
 };
 
@@ -231,6 +236,18 @@ BackwardSlices choose_backward_slices(const Problem& x) {
   return blocks * 10 >= num_multiprocessors() * 9 ? BackwardSlices::wide : BackwardSlices::narrow;
 }
 
+/// Whether gradients does what reverse has left behind on the multiprocessors that reverse leaves: at least half of
+/// them, for long enough to be worth it. Packed sequences, of many lengths, would have to wait for each other. Results
+/// do not depend on it: who does a chunk, and when, is all that changes.
+bool gradients_follows(const Problem& x, bool saved, BackwardSlices slices) {
+  constexpr std::int64_t kLong = 64 * kChunk;
+  const Following when = forced_following;
+  const bool equal_lengths = !x.in.cu_seqlens.given() || x.N == 1;
+  if (!saved || slices != BackwardSlices::narrow || !equal_lengths || when == Following::never) return false;
+  if (when == Following::wherever_possible) return true;
+  return x.T >= kLong && x.N * x.HV * followed_slices(x) * 2 <= num_multiprocessors();
+}
+
 RowGradient row_gradient(const View& view) { return {view.data, {view.strides[0], view.strides[1], view.strides[2]}}; }
 
 GateGradient gate_gradient(const View& view) {
@@ -257,6 +274,7 @@ void backward(const Problem& x, const DeltaRuleBackward& args, Workspace workspa
   a.d_states = reinterpret_cast<std::uint16_t*>(part(workspace, parts.d_states));
   a.value_parts = reinterpret_cast<ValueHeadPart*>(part(workspace, parts.value_parts));
   a.key_parts = reinterpret_cast<KeyHeadPart*>(part(workspace, parts.key_parts));
+  if (gradients_follows(x, saved, slices)) a.progress = reinterpret_cast<unsigned*>(part(workspace, parts.progress));
   a.d_final_state = states(args.d_final_state);
   a.d_initial_state = states(args.d_initial_state);
   a.dq = row_gradient(args.dq);
@@ -275,6 +293,8 @@ void backward(const Problem& x, const DeltaRuleBackward& args, Workspace workspa
 }
 
 }  // namespace
+
+void force_following(Following when) { forced_following = when; }
 
 void force_slice_columns(int columns) {
   require(columns == 0 || columns == 16 || columns == 32 || columns == 64 || columns == 128,
