@@ -10,15 +10,15 @@
 /// with seen = 1 for rule comba and alpha for gated_delta. Both products read the old state.
 ///
 /// Grid: as many blocks as fit; each works on one piece after the other: as many columns of the state of a value head
-/// of a batch row as fill 128 bytes. Block: state warps, whose lanes hold 4 columns of 8 rows each, and one more that
-/// prepares the tokens of the next piece meanwhile:
+/// of a batch row as fill 128 bytes. Block: state warps, whose lanes hold 32 elements, 16 bytes a row, and one more
+/// that prepares the tokens of the next piece meanwhile; | is a barrier of the block:
 ///
-///     token warp      prepare 0 | prepare 1        | prepare 2        | ...
-///     state warps               | products, update | products, update | ...        | is a barrier of the block
+///     token warp      prepare 0 | prepare 1               | prepare 2               | ...
+///     state warps               | products, sums, update  | products, sums, update  | ...
 ///
 /// Shared memory: the states of the next two pieces, on their way; each thread reads what it copied itself, so nobody
-/// has to be waited for. Tokens as q, k, p, twice. Sums over the rows of each warp, twice, so that a token needs one
-/// barrier. Numerics: fp32 throughout, sums in a fixed order; a state in bf16 is rounded once a call.
+/// has to be waited for. Tokens as q, k, p, twice. Sums over the rows of each warp, of which a thread makes those of a
+/// column, and u. Numerics: fp32 throughout, sums in a fixed order; a state in bf16 is rounded once a call.
 namespace comba::delta_rule::cuda::generic {
 
 /// What decode is told besides. The state is `initial_state` of Arguments, of any of the dtypes f32 and bf16.
@@ -57,12 +57,12 @@ struct DecodePiece {
 /// What a lane holds of the state: columns first_column() .. of rows first_row() + kRowStep i.
 template <class StateElement, int kKeys>
 struct LaneState {
-  static constexpr int kLaneColumns = 4, kRows = 8;
-  static constexpr int kColumns = 128 / sizeof(StateElement);  ///< of a piece
-  static constexpr int kRowLanes = kColumns / kLaneColumns;    ///< lanes that share a row
+  static constexpr int kLaneColumns = 16 / sizeof(StateElement), kRows = 2 * sizeof(StateElement);
+  static constexpr int kRowLanes = 8;                        ///< lanes that share a row
+  static constexpr int kColumns = kRowLanes * kLaneColumns;  ///< of a piece
   static constexpr int kRowStep = kKeys / kRows;
   static constexpr int kThreads = kRowLanes * kRowStep;
-  using Vector = std::conditional_t<sizeof(StateElement) == 4, uint4, uint2>;
+  using Vector = uint4;
   using Stage = Vector[kRows][kThreads];
   float at[kRows][kLaneColumns];
 
@@ -76,9 +76,9 @@ struct LaneState {
 #pragma unroll
       for (int i = 0; i < kRows; ++i, row += kRowStep * stride) {
         if (first_row() + kRowStep * i < K) {
-          asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(
+          asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(
                            static_cast<unsigned>(__cvta_generic_to_shared(&to[i][threadIdx.x]))),
-                       "l"(row), "n"(sizeof(Vector))
+                       "l"(row)
                        : "memory");
         }
       }
@@ -141,12 +141,41 @@ struct LaneState {
   }
 };
 
+/// Sums over the rows of a warp, of S^T p and S^T q: of the lanes that share columns each is left with half of the
+/// columns of one of the two, first_sum() and on.
+template <int kLaneColumns>
+struct WarpSums {
+  static constexpr int kCount = kLaneColumns / 2;
+  float at[kCount];
+
+  static __device__ int lane() { return static_cast<int>(threadIdx.x) % 32; }
+  static __device__ int which() { return lane() / 16; }  ///< 0: of S^T p
+  static __device__ int first_sum() { return lane() % 8 * kLaneColumns + lane() / 8 % 2 * kCount; }
+
+  __device__ WarpSums(const float (&recalled)[kLaneColumns], const float (&read)[kLaneColumns]) {
+    float one[kLaneColumns];
+#pragma unroll
+    for (int c = 0; c < kLaneColumns; ++c) {
+      const float given = which() == 0 ? read[c] : recalled[c], kept = which() == 0 ? recalled[c] : read[c];
+      one[c] = kept + __shfl_xor_sync(~0u, given, 16);
+    }
+    const bool upper = lane() / 8 % 2 == 1;
+#pragma unroll
+    for (int c = 0; c < kCount; ++c) {
+      const float given = upper ? one[c] : one[kCount + c], kept = upper ? one[kCount + c] : one[c];
+      at[c] = kept + __shfl_xor_sync(~0u, given, 8);
+    }
+  }
+};
+
 /// Shared memory of a block that prepares `tokens` tokens at a time.
 template <class StateElement, int kKeys>
 struct DecodeShared {
   using State = LaneState<StateElement, kKeys>;
+  static constexpr int kApart = State::kColumns + 16;  ///< a sum of S^T q is half of the banks behind that of S^T p
   typename State::Stage stage[2];
-  float sums[2][State::kThreads / 32][2][State::kColumns];  ///< S^T p and S^T q over the rows of each warp
+  float sums[State::kThreads / 32][2][kApart];  ///< S^T p and S^T q over the rows of each warp
+  float u[State::kColumns];
   TokenGates gates[2][kTile];
   float rows[2][3][kKeys];  ///< q, k, p of the tokens of a tile, twice
 
@@ -194,13 +223,56 @@ __device__ void prepare_tokens(const DecodeArguments& x, int tile, DecodeShared<
   }
 }
 
+/// The sums of the block; u of a token and its output. Two neighbouring threads have a column: one S^T p, one S^T q.
+template <class T, class StateElement, int kKeys>
+struct ColumnSums {
+  using State = LaneState<StateElement, kKeys>;
+  static constexpr int kColumns = State::kColumns, kWarps = State::kThreads / 32;
+  static constexpr int kMine = (2 * kColumns + State::kThreads - 1) / State::kThreads;  ///< of a thread
+
+  const DecodeArguments& x;
+  const DecodePiece<StateElement>& piece;
+  DecodeShared<StateElement, kKeys>& shared;
+  T values[kMine];
+
+  static __device__ int which() { return static_cast<int>(threadIdx.x) % 2; }
+  static __device__ int column(int mine) { return static_cast<int>(threadIdx.x + mine * State::kThreads) / 2; }
+  __device__ bool exists(int mine) const { return column(mine) < min(kColumns, x.V - piece.column); }
+
+  __device__ void load_values(std::int64_t token) {
+    const T* const from = row_of<T>(x.v, piece.batch, token, piece.head) + piece.column;
+#pragma unroll
+    for (int i = 0; i < kMine; ++i) values[i] = exists(i) ? from[column(i)] : from_float<T>(0);
+  }
+
+  __device__ void finish(std::int64_t token, const TokenGates& gate) const {
+    T* const to = row_of<T>(x.o, piece.batch, token, piece.head) + piece.column;
+#pragma unroll
+    for (int i = 0; i < kMine; ++i) {
+      if (column(i) >= kColumns) break;  // all threads of a warp alike
+      float sum = 0;
+#pragma unroll
+      for (int warp = 0; warp < kWarps; ++warp) sum += shared.sums[warp][which()][column(i)];
+      const float other = __shfl_xor_sync(~0u, sum, 1);
+      const float sum_p = which() == 0 ? sum : other, sum_q = which() == 0 ? other : sum;
+      const float u = gate.beta * (static_cast<float>(values[i]) - gate.seen * sum_p);
+      if (which() == 0) {
+        shared.u[column(i)] = u;
+      } else if (exists(i)) {
+        to[column(i)] = from_float<T>(x.scale * (gate.alpha * sum_q + u * gate.k_dot_q));
+      }
+    }
+  }
+};
+
 template <class T, class StateElement, int kKeys>
 __device__ void advance_states(const DecodeArguments& x, int tile, DecodeShared<StateElement, kKeys>& shared) {
   using State = LaneState<StateElement, kKeys>;
   using Piece = DecodePiece<StateElement>;
-  constexpr int kColumns = State::kColumns, kLaneColumns = State::kLaneColumns, kWarps = State::kThreads / 32;
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, first_column = State::first_column();
+  constexpr int kColumns = State::kColumns, kLaneColumns = State::kLaneColumns;
+  const int warp = threadIdx.x / 32, first_column = State::first_column();
   const std::int64_t stride = x.initial_state.stride[2];
+  const auto meet = [] { asm volatile("bar.sync 1, %0;" ::"n"(State::kThreads) : "memory"); };
   const auto copy = [&](unsigned number, int stage) {
     const Piece piece(x, number, kColumns);
     State::copy(piece.state, stride, x.K, x.V - piece.column, shared.stage[stage]);
@@ -211,13 +283,8 @@ __device__ void advance_states(const DecodeArguments& x, int tile, DecodeShared<
   for (unsigned number = blockIdx.x; number < x.num_pieces; number += gridDim.x, stage ^= 1) {
     const Piece piece(x, number, kColumns);
     const int columns = x.V - piece.column;
-    T values[kLaneColumns];
-    const auto load_values = [&](std::int64_t token) {
-      const T* const from = row_of<T>(x.v, piece.batch, token, piece.head) + piece.column + first_column;
-#pragma unroll
-      for (int c = 0; c < kLaneColumns; ++c) values[c] = first_column < columns ? from[c] : from_float<T>(0);
-    };
-    if (piece.state) load_values(0);
+    ColumnSums<T, StateElement, kKeys> sums{x, piece, shared};
+    if (piece.state) sums.load_values(0);
     State state;
     State::template wait_for_copy<1>();
     state.load(shared.stage[stage], x.K, columns);
@@ -227,43 +294,22 @@ __device__ void advance_states(const DecodeArguments& x, int tile, DecodeShared<
     for (std::int64_t first = 0; first < x.T; first += tile, buffer ^= 1) {
       tile_barrier();
       for (int i = 0; i < tile && first + i < x.T; ++i) {
-        float v[kLaneColumns], recalled[kLaneColumns] = {}, read[kLaneColumns] = {};
-#pragma unroll
-        for (int c = 0; c < kLaneColumns; ++c) v[c] = static_cast<float>(values[c]);
-        if (first + i + 1 < x.T) load_values(first + i + 1);
+        float recalled[kLaneColumns] = {}, read[kLaneColumns] = {}, u[kLaneColumns];
         state.multiply(shared.row(buffer, tile, i, 2), shared.row(buffer, tile, i, 0), recalled, read);
-        auto& sums = shared.sums[i % 2];
+        const WarpSums<kLaneColumns> of_warp(recalled, read);
 #pragma unroll
-        for (int c = 0; c < kLaneColumns; ++c) {
-#pragma unroll
-          for (int distance = State::kRowLanes; distance < 32; distance *= 2) {
-            recalled[c] += __shfl_xor_sync(~0u, recalled[c], distance);
-            read[c] += __shfl_xor_sync(~0u, read[c], distance);
-          }
-          if (lane < State::kRowLanes) {
-            sums[warp][0][first_column + c] = recalled[c], sums[warp][1][first_column + c] = read[c];
-          }
+        for (int c = 0; c < of_warp.kCount; ++c) {
+          shared.sums[warp][of_warp.which()][of_warp.first_sum() + c] = of_warp.at[c];
         }
-        asm volatile("bar.sync 1, %0;" ::"n"(State::kThreads) : "memory");
+        meet();
         const TokenGates gate = shared.gates[buffer][i];
-        float u[kLaneColumns], o[kLaneColumns];
+        sums.finish(first + i, gate);
+        if (first + i + 1 < x.T) sums.load_values(first + i + 1);
+        meet();
 #pragma unroll
-        for (int c = 0; c < kLaneColumns; ++c) {
-          float sum_p = 0, sum_q = 0;
-#pragma unroll
-          for (int w = 0; w < kWarps; ++w) {
-            sum_p += sums[w][0][first_column + c], sum_q += sums[w][1][first_column + c];
-          }
-          u[c] = gate.beta * (v[c] - gate.seen * sum_p);
-          o[c] = x.scale * (gate.alpha * sum_q + u[c] * gate.k_dot_q);
-        }
+        for (int c = 0; c < kLaneColumns; ++c) u[c] = shared.u[first_column + c];
         state.advance(gate.alpha, shared.row(buffer, tile, i, 1), u);
         if (first + i + 1 == accepted) state.store(piece.state, stride, x.K, columns);
-        if (threadIdx.x < State::kRowLanes && first_column < columns) {
-          T* const to = row_of<T>(x.o, piece.batch, first + i, piece.head) + piece.column + first_column;
-#pragma unroll
-          for (int c = 0; c < kLaneColumns; ++c) to[c] = from_float<T>(o[c]);
-        }
       }
     }
   }
