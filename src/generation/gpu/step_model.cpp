@@ -90,6 +90,12 @@ at::Tensor packed(const at::Tensor& weight) {
       .contiguous();
 }
 
+at::Tensor state_slices(const at::Tensor& state) {
+  return state.unflatten(-1, {-1, model_step::kStateColumns}).transpose(-3, -2).contiguous();
+}
+
+at::Tensor state_of_slices(const at::Tensor& slices) { return slices.transpose(-3, -2).flatten(-2); }
+
 bf16* StepModel::keep_bf16(const at::Tensor& tensor) {
   return reinterpret_cast<bf16*>(kept_.emplace_back(tensor.to(at::kBFloat16).contiguous()).mutable_data_ptr());
 }
@@ -151,7 +157,8 @@ void StepModel::add_layer(const Parameters& parameters, std::int64_t number) {
   if (const at::Tensor decay = weight("attn.decay"); decay.defined()) {
     layer.b = keep_floats(at::sigmoid(decay.to(at::kFloat)));
   }
-  states.push_back(at::zeros({step.num_slots, x.HV, x.K, x.V}, options_.dtype(state_dtype_)));
+  states.push_back(at::zeros({step.num_slots, x.HV, x.V / model_step::kStateColumns, x.K, model_step::kStateColumns},
+                             options_.dtype(state_dtype_)));
   layer.state = states.back().mutable_data_ptr();
   if (x.W > 0) {
     const at::Tensor filters = at::cat(
@@ -210,7 +217,8 @@ models::ModelState StepModel::read_state(std::int64_t slot) const {
         tensors.push_back(tail.clone(at::MemoryFormat::Contiguous));
       }
     }
-    tensors.push_back(states[layer].narrow(0, slot, 1).to(at::kFloat, /*non_blocking=*/false, /*copy=*/true));
+    tensors.push_back(
+        state_of_slices(states[layer].narrow(0, slot, 1).to(at::kFloat, /*non_blocking=*/false, /*copy=*/true)));
   }
   return state;
 }
@@ -218,7 +226,7 @@ models::ModelState StepModel::read_state(std::int64_t slot) const {
 void StepModel::write_state(std::int64_t slot, const models::ModelState& state) {
   for (std::size_t layer = 0; layer < states.size(); ++layer) {
     const auto& tensors = state.layers[layer].tensors;
-    states[layer].narrow(0, slot, 1).copy_(tensors.back());
+    states[layer].narrow(0, slot, 1).copy_(state_slices(tensors.back()));
     if (step.dims.W > 0) {
       tails[layer].narrow(0, slot, 1).copy_(at::cat({tensors[0], tensors[1], tensors[2]}, /*dim=*/2));
     }

@@ -17,6 +17,10 @@ std::string step_refusal(models::CausalLM& model);
 /// weight [rows, columns] in the order of model_step::PackedMatrix.
 at::Tensor packed(const at::Tensor& weight);
 
+/// A state [.., K, V] in the order of model_step::Layer::state [.., V / 16, K, 16], and back.
+at::Tensor state_slices(const at::Tensor& state);
+at::Tensor state_of_slices(const at::Tensor& slices);
+
 /// A model as operators/model_step takes it, with the memory of its steps: a packed copy of its matrices, slots for
 /// states, scratch.
 struct StepModel {
@@ -29,7 +33,7 @@ struct StepModel {
   void write_state(std::int64_t slot, const models::ModelState& state);
 
   model_step::Model step;
-  std::vector<at::Tensor> states;  ///< of each layer  [S, HV, K, V]
+  std::vector<at::Tensor> states;  ///< of each layer  [S, HV, V / 16, K, 16]
   std::vector<at::Tensor> tails;   ///< of each layer  [S, W - 1, C]; none without convolutions
   at::Tensor slots;                ///< [R] i32
   at::Tensor tokens;               ///< [S] i32

@@ -22,6 +22,21 @@ namespace comba::model_step {
 inline constexpr std::int64_t kTileRows = 16, kTileColumns = 32;
 constexpr std::int64_t padded(std::int64_t size, std::int64_t to) { return (size + to - 1) / to * to; }
 
+/// Activations that a matrix is multiplied with: [R / 8][width / 32][8][32], so that what a warp reads of 8 rows is one
+/// piece of memory. Here the place of (row, channel); `stride` is the padded width.
+constexpr unsigned place_in_rows(int row, int channel, int stride) {
+  const unsigned r = static_cast<unsigned>(row), c = static_cast<unsigned>(channel), s = static_cast<unsigned>(stride);
+  return (r / 8 * s + c / 32 * 32) * 8 + r % 8 * 32 + c % 32;
+}
+/// Of row 8 i + j.
+constexpr unsigned place_of_row(int i, int j, int stride) {
+  return static_cast<unsigned>(i) * 8 * static_cast<unsigned>(stride) + static_cast<unsigned>(j) * 32;
+}
+inline constexpr int kBlockStep = 8 * 32;  ///< from a channel to that 32 further
+
+/// Columns of a head's state that are one piece of memory.
+inline constexpr std::int64_t kStateColumns = 16;
+
 /// A matrix in the order in which the lanes of a warp read it:
 /// [rows / 16][columns / 32][2][8][4][8] is element (16 i + 8 k + l, 32 j + 8 m + n) at [i, j, k, l, m, n].
 struct PackedMatrix {
@@ -61,7 +76,7 @@ struct Layer {
   PackedMatrix out;                 ///< [D, HV V]
   PackedMatrix gate_up;             ///< [2 F, D]  F padded to 8; 8 rows of W_gate, 8 of W_up, 8 of W_gate ..
   PackedMatrix down;                ///< [D, F]
-  void* state = nullptr;            ///< [S, HV, K, V]      f32 or bf16, advanced in place
+  void* state = nullptr;            ///< [S, HV, V / 16, K, 16]  f32 or bf16, advanced in place
   bf16* tails = nullptr;            ///< [S, W - 1, C]      the last inputs of the convolutions, oldest first
 };
 
@@ -97,11 +112,11 @@ struct Model {
   /// a logit was NaN.
   std::int32_t* drawn = nullptr;
   // Scratch, all zero before the first step.
-  bf16* residual = nullptr;   ///< [R, padded D]
+  bf16* residual = nullptr;   ///< [R, padded D]             place_in_rows
   bf16* projected = nullptr;  ///< [R, padded projections]
-  bf16* mixed = nullptr;      ///< [R, padded HV V]
+  bf16* mixed = nullptr;      ///< [R, padded HV V]          place_in_rows
   float* squares = nullptr;   ///< [R, HV, 16]
-  bf16* inner = nullptr;      ///< [R, padded F]
+  bf16* inner = nullptr;      ///< [R, padded F]             place_in_rows
   float* logits = nullptr;    ///< [R, padded vocab]   of the step, without penalty
 };
 

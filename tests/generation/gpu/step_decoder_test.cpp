@@ -135,6 +135,49 @@ TEST_F(StepDecoderRows, ATextIsTheSameToTheBitWhoeverJoinsAndLeaves) {
   }
 }
 
+/// Heads of several shapes, each with the kernels for many texts; some rows of the step are nobody's.
+TEST_F(StepDecoderRows, EachOfManyTextsIsWhatItIsAlone) {
+  struct Way {
+    const char* name;
+    std::function<void(models::ModelConfig&)> change;
+    at::ScalarType states = at::kFloat;
+  };
+  const Way ways[] = {{"heads of 256", [](auto&) {}},
+                      {"states in bf16", [](auto&) {}, at::kBFloat16},
+                      {"wide values", [](auto& c) { c.head_dim = 128, c.expand_v = 2, c.num_v_heads = 4; }},
+                      {"heads of 80", [](auto& c) { c.head_dim = 80, c.expand_v = 2, c.num_v_heads = 4; }},
+                      {"no gate", [](auto& c) { c.use_output_gate = false; }}};
+  constexpr int kTexts = 100;
+  for (const Way& way : ways) {
+    models::ModelConfig config = larger_config();
+    way.change(config);
+    const Pair models = pair(config);
+    const auto state = read_text(*models.gpu, some_tokens(20, 5)).state;
+    StepDecoder lonely(*models.gpu, 1, 1000, way.states), decoder(*models.gpu, kTexts, 1000, way.states);
+    const auto only = lonely.join(state, 9, kGreedy, 0, {});
+    std::vector<SlotTable::Row> rows;
+    for (int i = 0; i < kTexts; ++i) rows.push_back(decoder.join(state, 9, kGreedy, 0, {}));
+    for (int step = 0; step < 3; ++step) {
+      lonely.launch(), decoder.launch();
+      lonely.read(), decoder.read();
+      for (const int i : {0, 7, 50, 63, 64, 99}) {
+        EXPECT_TRUE(decoder.next_logits(rows[i]).equal(lonely.next_logits(only)))
+            << way.name << ", text " << i << ", step " << step;
+      }
+    }
+    const models::ModelState expected = lonely.state(only);
+    for (const int i : {0, 63, 99}) {
+      const models::ModelState after = decoder.state(rows[i]);
+      for (std::size_t layer = 0; layer < after.layers.size(); ++layer) {
+        const auto &tensors = after.layers[layer].tensors, &others = expected.layers[layer].tensors;
+        for (std::size_t j = 0; j < tensors.size(); ++j) {
+          EXPECT_TRUE(tensors[j].equal(others[j])) << way.name << ", text " << i << ", layer " << layer << ' ' << j;
+        }
+      }
+    }
+  }
+}
+
 TEST_F(StepDecoderRows, StepsMayBeQueuedAheadOfTheirTokens) {
   const Pair models = pair(testing::tiny_model_config());
   const auto state = read_text(*models.gpu, some_tokens(9, 2)).state;

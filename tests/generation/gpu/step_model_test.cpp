@@ -25,6 +25,34 @@ TEST(StepModel, PacksAMatrixInTheOrderOfTheLanes) {
   EXPECT_EQ(order.sum().item<float>(), weight.sum().item<float>()) << "what pads is zero";
 }
 
+TEST(StepModel, CutsAStateIntoSlicesOfColumns) {
+  const std::int64_t K = 6, V = 48;
+  const at::Tensor state = at::arange(2 * K * V, at::kFloat).view({1, 2, K, V});
+  const at::Tensor slices = state_slices(state);
+  ASSERT_EQ(slices.sizes(), (std::vector<std::int64_t>{1, 2, 3, K, 16}));
+  EXPECT_TRUE(slices.is_contiguous());
+  for (const std::int64_t column : {0, 15, 16, 47}) {
+    EXPECT_TRUE(slices[0][1][column / 16].select(1, column % 16).equal(state[0][1].select(1, column))) << column;
+  }
+  EXPECT_TRUE(state_of_slices(slices).equal(state));
+}
+
+/// What a warp reads together, 32 channels of 8 rows, is one piece; every element has a place of its own.
+TEST(StepModel, ActivationsAreInPiecesOfEightRows) {
+  constexpr int kRows = 24, kStride = 96;
+  std::vector<int> taken(kRows * kStride, 0);
+  for (int row = 0; row < kRows; ++row) {
+    for (int channel = 0; channel < kStride; ++channel) {
+      const unsigned place = model_step::place_in_rows(row, channel, kStride);
+      ASSERT_LT(place, taken.size());
+      EXPECT_EQ(taken[place]++, 0) << row << ' ' << channel;
+      EXPECT_EQ(place / 256, static_cast<unsigned>(row / 8 * 3 + channel / 32));
+      EXPECT_EQ(place, model_step::place_of_row(row / 8, row % 8, kStride) +
+                           static_cast<unsigned>(channel / 32 * model_step::kBlockStep + channel % 32));
+    }
+  }
+}
+
 TEST(StepModel, SaysWhatStandsAgainstAModel) {
   models::CausalLM model = decided_model(testing::tiny_model_config());
   EXPECT_THAT(step_refusal(model), ::testing::HasSubstr("on a GPU"));

@@ -2,6 +2,7 @@
 
 #include "operators/model_step/cuda/bf16.cuh"
 #include "operators/model_step/cuda/dependent_launch.cuh"
+#include "operators/model_step/model_step.h"
 
 namespace comba::model_step::cuda {
 
@@ -23,8 +24,8 @@ __global__ void embed(const EmbedArguments x) {
   const std::int32_t slot = x.slots[row];
   if (slot < 0 || slot >= x.num_slots) return;
   const bf16* const from = x.embedding + static_cast<std::int64_t>(x.tokens[slot]) * x.D;
-  bf16* const to = x.residual + static_cast<std::int64_t>(row) * x.stride;
-  for (int i = static_cast<int>(threadIdx.x); i < x.D; i += static_cast<int>(blockDim.x)) to[i] = from[i];
+  for (int i = static_cast<int>(threadIdx.x); i < x.D; i += static_cast<int>(blockDim.x))
+    x.residual[place_in_rows(row, i, x.stride)] = from[i];
 }
 
 }  // namespace comba::model_step::cuda

@@ -1,10 +1,11 @@
 #pragma once
 
 #include "operators/model_step/cuda/bf16.cuh"
+#include "operators/model_step/model_step.h"
 
-/// What goes into a product: columns of activations, [R, stride] in memory at `data`. A warp takes what is from place k
-/// of a `column` on; where kMore is 1, `queue` fetches what else it needs of it, which `begin` gets; `transform` makes
-/// of 8 numbers at place k those that are multiplied.
+/// What goes into a product: columns of activations, `place_in_rows` of memory at `x`. A warp takes what is from place
+/// `at` of a column on; where kMore is 1, `queue` fetches what else it needs of it, which `begin` gets; `transform`
+/// makes of 8 numbers at place k those that are multiplied.
 namespace comba::model_step::cuda {
 
 struct PlainInput {
@@ -14,9 +15,9 @@ struct PlainInput {
   int stride;
 
   struct Column {
-    const bf16* data;
+    unsigned at;
   };
-  __device__ Column column(int index, int) const { return {x + static_cast<std::int64_t>(index) * stride}; }
+  __device__ Column column(int tile, int row, int) const { return {place_of_row(tile, row, stride)}; }
   __device__ uint4 transform(Column&, const uint4& raw, int) const { return raw; }
   __device__ float scale(float) const { return 1; }
 };
@@ -30,10 +31,10 @@ struct NormInput {
   float inverse_width, eps;
 
   struct Column {
-    const bf16* data;
+    unsigned at;
     float squares;
   };
-  __device__ Column column(int index, int) const { return {x + static_cast<std::int64_t>(index) * stride, 0}; }
+  __device__ Column column(int tile, int row, int) const { return {place_of_row(tile, row, stride), 0}; }
   __device__ uint4 transform(Column& column, const uint4& raw, int) const {
     const auto add = [&](unsigned pair) {
       column.squares = fmaf(low(pair), low(pair), column.squares);
@@ -59,14 +60,14 @@ struct HeadNormInput {
   float inverse_width, eps;
 
   struct Column {
-    const bf16* data;
+    unsigned at;
     const float* squares;
     int head;
     float inverse_rms;
   };
-  __device__ Column column(int index, int k) const {
-    return {x + static_cast<std::int64_t>(index) * stride, squares + static_cast<std::int64_t>(index) * heads * kSlices,
-            head_of(k), 0};
+  __device__ Column column(int tile, int row, int k) const {
+    const std::int64_t index = static_cast<std::int64_t>(tile) * 8 + row;
+    return {place_of_row(tile, row, stride), squares + index * heads * kSlices, head_of(k), 0};
   }
   /// The four lanes of a column sum up its first head together.
   __device__ void queue(const Column& column, uint4& to) const {

@@ -2,24 +2,24 @@
 
 #include <algorithm>
 #include <cmath>
+#include <type_traits>
 
 #include "base/message.h"
+#include "operators/model_step/cuda/bulk_states.cuh"
 #include "operators/model_step/cuda/embed.cuh"
 #include "operators/model_step/cuda/epilogues.cuh"
 #include "operators/model_step/cuda/inputs.cuh"
-#include "operators/model_step/cuda/many_states.cuh"
 #include "operators/model_step/cuda/product.cuh"
-#include "operators/model_step/cuda/resident_product.cuh"
 #include "operators/model_step/cuda/sample.cuh"
 #include "operators/model_step/cuda/state_update.cuh"
+#include "operators/model_step/cuda/tile_product.cuh"
 
 namespace comba::model_step {
 namespace {
 
 using namespace cuda;
 
-constexpr int kManyParts = 512;                       // of states: some for each SM of a large GPU
-constexpr int kResidentStep = kWarps * kTileColumns;  // columns of W of which a block's warps take 32 each
+constexpr int kManyParts = 512;  // of states: some for each SM of a large GPU
 
 int narrow(std::int64_t x) { return static_cast<int>(x); }
 
@@ -57,16 +57,22 @@ class Step {
                "cudaFuncSetAttribute");
   }
 
+  static int attribute(cudaDeviceAttr which) {
+    int device = 0, value = 0;
+    check_cuda(cudaGetDevice(&device), "cudaGetDevice");
+    check_cuda(cudaDeviceGetAttribute(&value, which, device), "cudaDeviceGetAttribute");
+    return value;
+  }
+  static int num_sms() { return attribute(cudaDevAttrMultiProcessorCount); }
+  static bool has_copy_engine() { return attribute(cudaDevAttrComputeCapabilityMajor) >= 9; }
   /// Blocks of a kernel that this GPU holds at once.
   template <class... Parameters>
   static int resident_blocks(void (*kernel)(Parameters...), int shared_bytes) {
-    int device = 0, num_sms = 0, blocks_of_sm = 0;
-    check_cuda(cudaGetDevice(&device), "cudaGetDevice");
-    check_cuda(cudaDeviceGetAttribute(&num_sms, cudaDevAttrMultiProcessorCount, device), "cudaDeviceGetAttribute");
+    int blocks_of_sm = 0;
     check_cuda(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks_of_sm, kernel, kThreads,
                                                              static_cast<std::size_t>(shared_bytes)),
                "cudaOccupancyMaxActiveBlocksPerMultiprocessor");
-    return num_sms * blocks_of_sm;
+    return num_sms() * blocks_of_sm;
   }
 
   template <int kRowTiles, int kColumnTiles, int kStages, class Input, class Epilogue>
@@ -82,18 +88,26 @@ class Step {
     queue(kernel, shape, weights, rows_, input, epilogue);
   }
 
-  /// As many blocks as the GPU holds at once, so that each reads its columns of x once.
-  template <int kBlocks, int kColumnTiles, class Input, class Epilogue>
-  void queue_resident(const PackedMatrix& matrix, const Input& input, const Epilogue& epilogue) {
-    constexpr int kStages = 2;
-    const auto kernel = resident_product<kBlocks, kColumnTiles, kStages, Input, Epilogue>;
-    constexpr int kBytes = sizeof(ResidentShared<kBlocks, kColumnTiles, kStages>);
-    allow_shared_bytes(kernel, kBytes);
+  /// Tiles of the fewest rows with which the GPU holds all blocks at once, else of the most.
+  template <class Epilogue>
+  void queue_shared(const PackedMatrix& matrix, const Epilogue& epilogue) {
+    const int most = num_sms(), columns = (rows_ + 63) / 64, tiles = weights_of(matrix).tiles;
+    const auto fits = [&](int row_tiles) { return (tiles + row_tiles - 1) / row_tiles * columns <= most; };
+    if (fits(2)) return queue_shared<2, 4>(matrix, epilogue);
+    if (fits(4)) return queue_shared<4, 3>(matrix, epilogue);
+    if (fits(6)) return queue_shared<6, 3>(matrix, epilogue);
+    queue_shared<8, 4>(matrix, epilogue);
+  }
+  template <int kRowTiles, int kStages, class Epilogue>
+  void queue_shared(const PackedMatrix& matrix, const Epilogue& epilogue) {
+    const auto kernel = tile_product<kRowTiles, kStages, Epilogue>;
+    using Shared = TileShared<kRowTiles, kStages>;
+    allow_shared_bytes(kernel, sizeof(Shared));
     const Weights weights = weights_of(matrix);
-    const int column_groups = (rows_ + 8 * kColumnTiles - 1) / (8 * kColumnTiles);
-    const int row_groups = std::clamp(resident_blocks(kernel, kBytes) / column_groups, 1, weights.tiles);
-    const dim3 grid(static_cast<unsigned>(row_groups), static_cast<unsigned>(column_groups));
-    queue(kernel, {.grid = grid, .block = kThreads, .shared_bytes = kBytes}, weights, rows_, input, epilogue);
+    const dim3 grid(static_cast<unsigned>((rows_ + Shared::kColumns - 1) / Shared::kColumns),
+                    static_cast<unsigned>((weights.tiles + kRowTiles - 1) / kRowTiles));
+    queue(kernel, {.grid = grid, .block = kTileThreads, .shared_bytes = sizeof(Shared)}, weights, rows_, normed(),
+          epilogue);
   }
 
   static Weights weights_of(const PackedMatrix& matrix) {
@@ -110,23 +124,14 @@ class Step {
       return is_wide ? queue_tiles<1, 1, 11>(matrix, input, epilogue) : queue_tiles<1, 1, 4>(matrix, input, epilogue);
     }
     if (rows_ <= 16) return queue_tiles<1, 2, 4>(matrix, input, epilogue);
-    if constexpr (Input::kSumsSquares) {
-      if (keeps_columns(matrix)) {
-        return rows_ <= 32 ? queue_resident<4, 4>(matrix, input, epilogue)
-                           : queue_resident<4, 8>(matrix, input, epilogue);
-      }
+    if constexpr (std::is_same_v<Input, NormInput>) {
+      const bool are_many = rows_ > 32 || matrix.rows >= 16384;
+      if (are_many && has_copy_engine() && epilogue.takes_rows_at_once()) return queue_shared(matrix, epilogue);
     }
-    if (rows_ <= 32) return queue_tiles<1, 4, 4>(matrix, input, epilogue);
+    if (rows_ <= 32 || (rows_ <= 64 && matrix.rows <= 2048)) return queue_tiles<1, 4, 4>(matrix, input, epilogue);
     if (rows_ <= 64) return queue_tiles<1, 8, 3>(matrix, input, epilogue);
     if (matrix.rows <= 2048) return queue_tiles<2, 4, 4>(matrix, input, epilogue);
     queue_tiles<2, 8, 2>(matrix, input, epilogue);
-  }
-
-  /// Whether blocks that keep their columns of x in registers are faster than tiles, as measured on an H200: where the
-  /// columns fit, and each block has several tiles of rows to go through.
-  bool keeps_columns(const PackedMatrix& matrix) const {
-    const std::int64_t fewest_rows = rows_ <= 32 ? 16384 : rows_ <= 64 ? 0 : 5120;
-    return matrix.columns <= 4 * kResidentStep && matrix.rows >= fewest_rows;
   }
 
   NormInput normed() const { return {model_.residual, stride_of(x_.D), 1 / static_cast<float>(x_.D), x_.norm_eps}; }
@@ -188,12 +193,13 @@ class Step {
         .beta_scale = options.beta_scale,
     };
     // So many parts that each SM has several.
-    const int wide_parts = rows_ * narrow(x_.HV * x_.V / kWideSlice);
-    if (wide_parts >= kManyParts && x_.V % kWideSlice == 0 && x_.K % 2 == 0) {
-      const auto kernel = update_many_states<StateElement>;
-      constexpr int kBytes = sizeof(WideShared<StateElement>);
+    const int parts = rows_ * narrow(x_.HV * x_.V / kPart);
+    if (parts >= kManyParts && x_.V % kPart == 0 && x_.K % 8 == 0 && has_copy_engine()) {
+      constexpr int kStages = 3;
+      const auto kernel = update_bulk_states<StateElement, kStages>;
+      constexpr int kBytes = sizeof(BulkShared<StateElement, kStages>);
       allow_shared_bytes(kernel, kBytes);
-      const dim3 grid(static_cast<unsigned>(std::min(wide_parts, resident_blocks(kernel, kBytes))));
+      const dim3 grid(static_cast<unsigned>(std::min(parts, resident_blocks(kernel, kBytes))));
       return queue(kernel, {.grid = grid, .block = 256, .shared_bytes = kBytes}, arguments, rows_);
     }
     const dim3 grid(static_cast<unsigned>(x_.V / kSlice), static_cast<unsigned>(x_.HV), static_cast<unsigned>(rows_));

@@ -95,14 +95,16 @@ __global__ __launch_bounds__(kThreads, blocks_of(kRowTiles, kColumnTiles)) void 
   };
   typename Input::Column column[kColumnTiles];
 #pragma unroll
-  for (int i = 0; i < kColumnTiles; ++i) column[i] = input.column(first_column + 8 * i + group, begin * 32);
+  for (int i = 0; i < kColumnTiles; ++i) column[i] = input.column(first_column / 8 + i, group, begin * 32);
   // Of columns beyond the last nothing is read, and nobody looks at what comes of what is there instead.
   const auto exists = [&](int i) { return first_column + 8 * i + group < columns; };
   const auto copy_x = [&](int stage, int block) {
     if (block >= end) return;
 #pragma unroll
     for (int i = 0; i < kColumnTiles; ++i) {
-      if (exists(i)) copy_async(shared.ring.x[stage][i][thread], column[i].data + block * 32 + place * 8);
+      if (!exists(i)) continue;
+      copy_async(shared.ring.x[stage][i][thread],
+                 input.x + column[i].at + static_cast<unsigned>(block * kBlockStep + place * 8));
     }
   };
 
@@ -128,7 +130,7 @@ __global__ __launch_bounds__(kThreads, blocks_of(kRowTiles, kColumnTiles)) void 
       if (is_wanted(i, at)) constants[i] = epilogue.constant(at);
     }
   };
-  if constexpr (kPlaces == 1) fetch_constants();
+  if constexpr (kPlaces == 1 && !Epilogue::kIsFresh) fetch_constants();
   wait_for_previous();
 
 #pragma unroll
@@ -142,6 +144,7 @@ __global__ __launch_bounds__(kThreads, blocks_of(kRowTiles, kColumnTiles)) void 
     }
     commit_copies();
   }
+  if constexpr (Epilogue::kIsFresh) fetch_constants();
   float sums[kRowTiles][kColumnTiles][4] = {};
   int stage = 0;
   for (int block = begin; block < end; ++block) {
@@ -169,7 +172,7 @@ __global__ __launch_bounds__(kThreads, blocks_of(kRowTiles, kColumnTiles)) void 
     commit_copies();
     stage = stage + 1 < kStages ? stage + 1 : 0;
   }
-  if constexpr (kPlaces > 1) fetch_constants();
+  if constexpr (kPlaces > 1 && !Epilogue::kIsFresh) fetch_constants();
   wait_for_copies<0>();
   __syncthreads();  // the ring has been read, and nothing is on its way there
 

@@ -19,7 +19,7 @@ namespace comba::model_step::cuda {
 
 template <class StateElement>
 struct StateUpdate {
-  StateElement* state;    ///< [S, HV, K, V]
+  StateElement* state;    ///< [S, HV, V / 16, K, 16]
   const bf16* projected;  ///< [R, stride]  q | k | v | g | b | a
   const float* b;         ///< [H], or null: 1
   const float* d;         ///< [H], or null: 0
@@ -36,7 +36,7 @@ struct StateUpdate {
   float eps, scale, beta_scale;
 };
 
-inline constexpr int kSlice = 16;  ///< columns of a slice
+inline constexpr int kSlice = kStateColumns;
 inline constexpr int kLaneColumns = 4;
 inline constexpr int kRowStep = 256 / (kSlice / kLaneColumns);
 inline constexpr int kMostRows = 256 / kRowStep;  ///< of a thread with a slice
@@ -192,7 +192,7 @@ __device__ void write_outcome(const StateUpdate<StateElement>& x, Outcome outcom
   if (thread >= kColumns / kLaneColumns) return;
   const std::int64_t place = static_cast<std::int64_t>(row) * x.HV + head;
   if (thread % kSliceLanes == 0) x.squares[place * kSlices + column / kSlice] = outcome.squares;
-  bf16* const to = x.mixed + static_cast<std::int64_t>(row) * x.mixed_stride + head * x.V + column;
+  bf16* const to = x.mixed + place_in_rows(row, head * x.V + column, x.mixed_stride);
   *reinterpret_cast<uint2*>(to) = StateVector<bf16>::packed(outcome.y);
 }
 

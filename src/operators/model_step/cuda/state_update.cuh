@@ -23,8 +23,8 @@ __global__ __launch_bounds__(256, 4) void update_state(const StateUpdate<StateEl
   const int first_row = static_cast<int>(threadIdx.x) / (kSlice / kLaneColumns);
   const std::int32_t slot = x.slots[row];
   const bool is_there = slot >= 0 && slot < x.num_slots;
-  StateElement* const mine =
-      x.state + ((static_cast<std::int64_t>(is_there ? slot : 0) * x.HV + head) * x.K + first_row) * x.V + column;
+  const std::int64_t state = static_cast<std::int64_t>(is_there ? slot : 0) * x.HV + head;
+  StateElement* const mine = x.state + ((state * (x.V / kSlice) + slice) * x.K + first_row) * kSlice + column % kSlice;
 
   let_next_begin();
   typename Vector::Raw raw[kMostRows];
@@ -32,8 +32,7 @@ __global__ __launch_bounds__(256, 4) void update_state(const StateUpdate<StateEl
   for (int i = 0; i < kMostRows; ++i) {
     raw[i] = {};
     if (is_there && first_row + kRowStep * i < x.K) {
-      raw[i] =
-          __ldcs(reinterpret_cast<const typename Vector::Raw*>(mine + static_cast<std::int64_t>(kRowStep) * i * x.V));
+      raw[i] = __ldcs(reinterpret_cast<const typename Vector::Raw*>(mine + kRowStep * i * kSlice));
     }
   }
   const HeadConstants constants = head_constants(x, head, column);
@@ -72,8 +71,7 @@ __global__ __launch_bounds__(256, 4) void update_state(const StateUpdate<StateEl
     Vector::unpack(raw[i], state);
     outcome.update(keys[i], state);
     if (first_row + kRowStep * i < x.K) {
-      __stcs(reinterpret_cast<typename Vector::Raw*>(mine + static_cast<std::int64_t>(kRowStep) * i * x.V),
-             Vector::packed(state));
+      __stcs(reinterpret_cast<typename Vector::Raw*>(mine + kRowStep * i * kSlice), Vector::packed(state));
     }
   }
   write_outcome<kSlice>(x, outcome, row, head, column);

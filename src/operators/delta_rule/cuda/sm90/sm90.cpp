@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <span>
 
 #include "operators/delta_rule/cuda/device.h"
 #include "operators/delta_rule/cuda/sm90/backward.h"
@@ -40,21 +41,30 @@ int padded(std::int64_t K) { return K <= 64 ? 64 : K <= 128 ? 128 : 256; }
 std::atomic<int> forced_slice_columns = 0;
 std::atomic<Following> forced_following = Following::chosen;
 
-/// The widest slices that still give every multiprocessor a block: narrow ones shorten the chain of a chunk, but each
-/// reads q and k again. Packed sequences, of many lengths, are shared out better in smaller blocks. Results do not
-/// depend on any of this.
+/// The slices with which scan ends first: as many turns of blocks as the GPU needs, each as long as a sequence. Narrow
+/// slices shorten the chain of a chunk, but each reads q and k again. Packed sequences, of many lengths, are shared out
+/// better in smaller blocks. Results do not depend on any of this.
 SliceChoice choose_slices(const Problem& x) {
   const std::int64_t slices = (x.V + 63) / 64;
   const bool pairs = padded(x.K) <= 128 && slices % 2 == 0;  // two slices in a block: they fit, and both have columns
   if (const int columns = forced_slice_columns; columns > 0) {
     return columns == 128 ? SliceChoice{64, pairs ? 2 : 1} : SliceChoice{columns, 1};
   }
-  const int multiprocessors = num_multiprocessors();
-  const auto blocks = [&](std::int64_t columns) { return x.N * x.HV * ((x.V + columns - 1) / columns); };
-  if (pairs && !x.in.cu_seqlens.given() && blocks(128) * 10 >= multiprocessors * 9) return {64, 2};
-  if (blocks(64) * 10 >= multiprocessors * 9) return {64, 1};
-  if (blocks(32) * 10 >= multiprocessors * 9) return {32, 1};
-  return {16, 1};
+  // Time of a chunk against that of 16 columns, as measured on an H200 at K = 128.
+  struct Choice {
+    SliceChoice slices;
+    double chunk;
+  };
+  constexpr Choice kChoices[] = {{{64, 2}, 2.9}, {{64, 1}, 1.75}, {{32, 1}, 1.4}, {{16, 1}, 1}};
+  const std::int64_t multiprocessors = num_multiprocessors();
+  const auto time = [&](const Choice& choice) {
+    const std::int64_t columns = choice.slices.columns * choice.slices.groups;
+    const std::int64_t blocks = x.N * x.HV * ((x.V + columns - 1) / columns);
+    return static_cast<double>((blocks + multiprocessors - 1) / multiprocessors) * choice.chunk;
+  };
+  const std::span<const Choice> choices(kChoices);
+  const bool takes_pairs = pairs && !x.in.cu_seqlens.given();
+  return std::ranges::min(choices.subspan(takes_pairs ? 0 : 1), {}, time).slices;
 }
 
 /// That of scan beside reverse: wider slices leave it multiprocessors.
