@@ -116,11 +116,12 @@ class DeltaRuleFunction : public torch::autograd::Function<DeltaRuleFunction> {
     const DeltaRuleTensors inputs = restore(given, slots);
     variable_list kept = given.vec();
     DeltaRuleOutput result;
-    if (save_states && goes_to_gpu_as_is(given)) {
+    if (goes_to_gpu_as_is(given)) {
       RECORD_FUNCTION("comba::delta_rule", c10::ArrayRef<const c10::IValue>());
       at::Tensor states;
-      result = delta_rule_forward_call(inputs, options, output_final_state, check_borders, &states);
-      kept.push_back(states);
+      result =
+          delta_rule_forward_call(inputs, options, output_final_state, check_borders, save_states ? &states : nullptr);
+      if (save_states) kept.push_back(states);
       if (!output_final_state) result.final_state = at::empty({0}, inputs.q.options().dtype(at::kFloat));
     } else {
       result = dispatch_forward(inputs, options, output_final_state, check_borders);
@@ -172,8 +173,11 @@ void delta_rule_autograd(Stack& stack) {
   const bool output_final_state = pop(stack).toBool();
   const DeltaRuleOptions options = pop_options(stack);
   const GivenInputs given(pop_inputs(stack));
+  const bool is_recorded =
+      at::GradMode::is_enabled() &&
+      std::ranges::any_of(given.tensors, [](const at::Tensor& tensor) { return tensor.requires_grad(); });
   const variable_list outputs = DeltaRuleFunction::apply(at::TensorList(given.tensors), given.slots, options,
-                                                         output_final_state, check_borders, save_states);
+                                                         output_final_state, check_borders, save_states && is_recorded);
   push(stack, outputs[0], outputs[1]);
 }
 

@@ -124,6 +124,24 @@ class OnGpu(Gradients, OnADevice):
             self.assertEqual(kept[0][1] > 0, hopper and dtype != torch.float32, f"bytes kept with {dtype}")
             self.assertEqual(kept[1][1], 0)
 
+    def test_without_a_gradient_nothing_is_kept(self):
+        x = to("cuda", random_inputs(torch.bfloat16, T=2000))
+
+        def peak(save_states):
+            torch.cuda.reset_peak_memory_stats()
+            before = torch.cuda.memory_allocated()
+            forward(x, save_states=save_states)
+            return torch.cuda.max_memory_allocated() - before
+
+        peak(False)
+        self.assertEqual(peak(True), peak(False), "no input wants a gradient")
+        for tensor in x.values():
+            tensor.requires_grad_(tensor.is_floating_point())
+        with torch.no_grad():
+            self.assertEqual(peak(True), peak(False), "nothing is recorded")
+        if torch.cuda.get_device_capability()[0] == 9:
+            self.assertGreater(peak(True), peak(False), "what the test looks at")
+
     def test_backward_is_queued_on_the_stream_of_forward_without_waiting(self):
         stream, done = torch.cuda.Stream(), torch.cuda.Event()
         for dtype in DTYPES:
