@@ -32,10 +32,11 @@ def slices_of(cell: dict) -> tuple[list[int], list[float]]:
 
 
 def draw_state(axes, mixers: dict[str, list[dict]]) -> None:
+    has_widths = len({cell["hidden_size"] for cells in mixers.values() for cell in cells}) > 1  # else the legend beside it
     for index, (mixer, cells) in enumerate(mixers.items()):
         sizes, accuracies = [cell["state_bytes"] for cell in cells], [cell["accuracy"] for cell in cells]
         axes.plot(sizes, accuracies, **_plot_style.style_of(index) | _plot_style.marker_of(index), label=mixer)
-        for cell in cells:
+        for cell in cells if has_widths else []:
             axes.annotate(f"d {cell['hidden_size']}", (cell["state_bytes"], cell["accuracy"]), fontsize=7,
                           textcoords="offset points", xytext=(5, -9))
     axes.set_xscale("log")
