@@ -57,7 +57,7 @@ class JoinedLinear : public torch::autograd::Function<JoinedLinear> {
     return outputs;
   }
 
-  static variable_list backward(AutogradContext* context, variable_list gradients) {
+  static variable_list backward(AutogradContext* context, const variable_list& gradients) {
     refuse_second_derivative("joined_linear");
     const variable_list saved = context->get_saved_variables();
     const at::Tensor& x = saved[0];

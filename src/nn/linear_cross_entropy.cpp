@@ -33,7 +33,7 @@ struct Loss {
 
 /// Losses of a block's tokens; with gradients the logits become theirs.  logits [R, vocab], targets [R] -> [R]
 at::Tensor losses_on_gpu(const at::Tensor& logits, const at::Tensor& targets, const Loss& loss) {
-  const at::Tensor losses = at::empty({logits.size(0)}, logits.options().dtype(at::kFloat));
+  at::Tensor losses = at::empty({logits.size(0)}, logits.options().dtype(at::kFloat));
   CallScope scope(logits.device());
   cuda::cross_entropy({
       .rows = logits.size(0),
@@ -54,7 +54,7 @@ at::Tensor losses_by_definition(const at::Tensor& logits, const at::Tensor& targ
   const at::Tensor log_probabilities = at::log_softmax(logits.to(loss.scale.scalar_type()), 1);
   const at::Tensor ignored = targets.eq(cuda::kIgnoredTarget);
   const at::Tensor column = targets.masked_fill(ignored, 0).unsqueeze(1);
-  const at::Tensor losses = -log_probabilities.gather(1, column).squeeze(1).masked_fill(ignored, 0);
+  at::Tensor losses = -log_probabilities.gather(1, column).squeeze(1).masked_fill(ignored, 0);
   if (loss.with_gradients) {
     at::Tensor gradient = log_probabilities.exp_();
     gradient.scatter_add_(1, column, at::full_like(column, -1, gradient.options()));

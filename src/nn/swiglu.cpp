@@ -25,7 +25,7 @@ class FusedSwiglu : public torch::autograd::Function<FusedSwiglu> {
  public:
   static at::Tensor forward(AutogradContext* context, const at::Tensor& gate, const at::Tensor& up) {
     use_torch_threads_once();
-    const at::Tensor y = at::empty_like(gate);
+    at::Tensor y = at::empty_like(gate);
     swiglu_forward({
         .count = gate.numel(),
         .gate = gate.const_data_ptr<float>(),
@@ -61,7 +61,7 @@ class SwigluOnGpu : public torch::autograd::Function<SwigluOnGpu> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& gate, const at::Tensor& up) {
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
     const at::Tensor regular_gate = with_regular_rows(gate), regular_up = with_regular_rows(up);
-    const at::Tensor y = at::empty(gate.sizes(), gate.options());
+    at::Tensor y = at::empty(gate.sizes(), gate.options());
     CallScope scope(gate.device());
     cuda::swiglu_forward({
         .rows = gate.numel() / std::max<int64_t>(gate.size(-1), 1),

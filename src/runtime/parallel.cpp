@@ -8,7 +8,6 @@
 #include <exception>
 #include <memory>
 #include <mutex>
-#include <new>
 #include <thread>
 #include <vector>
 
@@ -119,7 +118,7 @@ Backend& backend() {
 /// A child process has the pool's memory and none of its threads, and perhaps a lock that nobody will release.
 void forget_pool_in_child() {
   backend().pool.release();
-  new (&backend().in_use) std::mutex;
+  std::construct_at(&backend().in_use);
 }
 
 thread_local bool inside_loop = false;

@@ -14,14 +14,15 @@ at::Tensor MirasMixer::learn(const InnerTokens& tokens, const std::vector<at::Te
   const at::Tensor steps = tokens.rate * power_ * error.abs().pow(power_ - 1) * error.sign();
   const at::Tensor decays = (tokens.log - tokens.log.transpose(-1, -2)).clamp_max(0).exp();  // [B, H, n, n]
   const at::Tensor scores = (at::matmul(tokens.q, tokens.k.transpose(-1, -2)) * decays).tril();
-  const at::Tensor o = at::matmul(tokens.q * tokens.log.exp(), now[0]) - at::matmul(scores, steps);
+  at::Tensor o = at::matmul(tokens.q * tokens.log.exp(), now[0]) - at::matmul(scores, steps);
   const at::Tensor last = tokens.log.narrow(2, tokens.log.size(2) - 1, 1);  // [B, H, 1, 1]
   now[0] = last.exp() * now[0] - at::matmul((tokens.k * (last - tokens.log).exp()).transpose(-1, -2), steps);
   return o;
 }
 
 MixerFacts MirasMixer::facts(int64_t) const {
-  const double K = static_cast<double>(options_.hidden_size / options_.num_heads);
+  const int64_t width = options_.hidden_size / options_.num_heads;
+  const auto K = static_cast<double>(width);
   return {
       .rule = "a S - beta grad |S k - v|_p^p, o = S q",
       .closed_loop = true,
