@@ -180,7 +180,8 @@ def resumed(results: dict, earlier: dict) -> dict:
         sys.exit(f"peers.py: --resume needs results of this GPU, {here}; got those of {there}")
     # A peer that is missing now may have been there before.
     peers = {name: told if not told.startswith("missing") else earlier["peers"].get(name, told) for name, told in results["peers"].items()}
-    return {**results, "peers": {**earlier["peers"], **peers}, "rows": [row for row in earlier["rows"] if "us" in row]}
+    rows = [row for row in earlier["rows"] if "us" in row]
+    return {**results, "peers": {**earlier["peers"], **peers}, "rows": rows, "cold_starts": earlier["cold_starts"]}
 
 
 def measure(options) -> dict:
@@ -204,6 +205,13 @@ def measure(options) -> dict:
         known = {row["name"] for row in results["rows"]}
         options.rows = [row for row in options.rows if row.name not in known]
     print(f"copy {ceilings['copy_bytes_per_second'] / 1e12:.2f} TB/s, bf16 product {ceilings['gemm_flop_per_second'] / 1e12:.0f} TFLOP/s")
+    started = {start["name"] for start in results["cold_starts"]}
+    cold = [row for row in options.rows if row.operator == "forward" and row.rule == "comba" and row.name not in started]
+    for row in cold[: 0 if started else 1] if options.quick else cold:
+        result = {"name": row.name, **in_a_process_of_its_own(options, row)}
+        results["cold_starts"].append(result)
+        print(f"cold start, {row.name}: {result.get('error') or format(result['first_seconds'] * 1e3, '.1f') + ' ms'}", flush=True)
+        write(options.json, results)
     for row in options.rows:
         try:
             result = race.our_result(row, ceilings, tokens, REPETITIONS)
@@ -215,12 +223,6 @@ def measure(options) -> dict:
             result["peers"] = {peer.name: race.peer_result(peer, row, ours, tokens, REPETITIONS) for peer in taking_part}
         results["rows"].append(result)
         print(line_of(result), flush=True)
-        write(options.json, results)
-    cold = [row for row in options.rows if row.operator == "forward" and row.rule == "comba"]
-    for row in cold[:1] if options.quick else cold:
-        result = {"name": row.name, **in_a_process_of_its_own(options, row)}
-        results["cold_starts"].append(result)
-        print(f"cold start, {row.name}: {result.get('error') or format(result['first_seconds'] * 1e3, '.1f') + ' ms'}", flush=True)
         write(options.json, results)
     return results
 

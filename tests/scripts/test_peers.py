@@ -192,9 +192,10 @@ def test_a_run_writes_times_rates_and_peers(results):
 
 def test_a_run_goes_on_from_the_rows_there_are():
     new = {"context": {"device": "H200"}, "rows": [], "peers": {"fla_gdn": "missing: it", "flashinfer": "0.7.2"}}
-    old = {"context": {"device": "H200"}, "rows": [{"name": "a", "us": 1.0}, {"name": "b", "errors": {"o": 1}}], "peers": {"fla_gdn": "0.6.0"}}
+    old = {"context": {"device": "H200"}, "rows": [{"name": "a", "us": 1.0}, {"name": "b", "errors": {"o": 1}}], "peers": {"fla_gdn": "0.6.0"}, "cold_starts": [{"name": "a"}]}
     going_on = peers.resumed(new, old)
     assert going_on["rows"] == [{"name": "a", "us": 1.0}] and going_on["peers"] == {"fla_gdn": "0.6.0", "flashinfer": "0.7.2"}
+    assert going_on["cold_starts"] == [{"name": "a"}]
     with pytest.raises(SystemExit, match="needs results of this GPU, H200; got those of H100"):
         peers.resumed(new, {**old, "context": {"device": "H100"}})
 
