@@ -23,6 +23,7 @@ constexpr std::chrono::seconds kSigningTime{3};
 
 constexpr const char* kArrived = "arrived";
 constexpr const char* kPrepared = "prepared";
+constexpr const char* kFailed = "failed";
 constexpr const char* kTold = "told";
 constexpr const char* kSigned = "signed/";
 constexpr const char* kLeft = "left";
@@ -104,6 +105,7 @@ void Roster::wait_for_all() {
 
 bool Roster::tells_failure() {
   try {
+    store_->add(kFailed, 1);
     const bool first = store_->add(kTold, 1) == 1;
     store_->set(concat(kSigned, rank()), std::string("failed"));
     if (serves_store(launch_)) wait_until([&] { return missing_processes().empty(); });
@@ -119,6 +121,9 @@ std::optional<std::string> Roster::tells_loss(const std::string& symptom) {
     store_->set(concat(kSigned, rank()), std::string("lost"));
     wait_until([&] { return store_->add(kTold, 0) > 0 || missing_processes().empty(); });
     const bool first = store_->add(kTold, 1) == 1;
+    // Where another has failed the rest are alive, but may still be on their way.
+    const bool are_alive = !first && store_->add(kFailed, 0) > 0;
+    if (serves_store(launch_) && are_alive) wait_until([&] { return missing_processes().empty(); });
     const std::vector<int> missing = missing_processes();
     leave();
     if (!first) return std::nullopt;

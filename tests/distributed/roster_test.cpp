@@ -8,6 +8,7 @@
 #include <csignal>
 #include <optional>
 #include <string>
+#include <thread>
 
 #include "comba/error.h"
 #include "support/threads_together.h"
@@ -59,6 +60,19 @@ TEST(Roster, WhoHasTheErrorTellsItAndWhoLostHimIsSilent) {
       EXPECT_TRUE(roster.tells_failure());
     } else {
       EXPECT_EQ(roster.tells_loss("symptom"), std::nullopt);
+    }
+  });
+}
+
+TEST(Roster, WhoLearnsOfAFailureLateIsSilentToo) {
+  testing::run_launches(3, [](const Launch& launch) {
+    const StopFlag stop;
+    Roster roster(launch, stop, std::chrono::seconds(30));
+    if (launch.rank == 1) {
+      EXPECT_TRUE(roster.tells_failure());
+    } else {
+      if (launch.rank == 2) std::this_thread::sleep_for(std::chrono::milliseconds(300));
+      EXPECT_EQ(roster.tells_loss("symptom"), std::nullopt) << "process " << launch.rank;
     }
   });
 }
