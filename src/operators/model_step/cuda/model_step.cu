@@ -106,7 +106,7 @@ class Step {
     const Weights weights = weights_of(matrix);
     const dim3 grid(static_cast<unsigned>((rows_ + Shared::kColumns - 1) / Shared::kColumns),
                     static_cast<unsigned>((weights.tiles + kRowTiles - 1) / kRowTiles));
-    queue(kernel, {.grid = grid, .block = kTileThreads, .shared_bytes = sizeof(Shared)}, weights, rows_, normed(),
+    queue(kernel, {.grid = grid, .block = Shared::kThreads, .shared_bytes = sizeof(Shared)}, weights, rows_, normed(),
           epilogue);
   }
 
