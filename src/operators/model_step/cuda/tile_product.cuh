@@ -12,26 +12,28 @@
 ///     y[r, c] = sum_k W[r, k] x[c, k] / rms(x[c])
 ///
 /// There each warp has an eighth of the sum for all rows and columns of the block, and fetches for itself; here each
-/// has some rows and columns, and all of the sum: it adds up one eighth after the other, in the same order. A ninth
+/// has some rows and columns, and all of the sum: it adds up one eighth after the other, in the same order. One more
 /// warp has the copy engine bring the operands, kStepBlocks times 32 places of the sum a stage, weights before the
 /// kernel ahead has ended:
 ///
 ///     producer  weights of the first stages | wait | x of them | { stage is free | weights and x } ...
 ///     warps     wait | { stage is there | products } ... | sums | barrier | epilogue, 8 or 16 rows of a column at once
 ///
-/// Grid: 64 columns by 16 kRowTiles rows of W, so that blocks with the same weights are neighbours. Block: 2 by 4
-/// warps, each with half of the rows and a quarter of the columns; and the producer. Shared memory: kStages of
+/// Grid: 64 columns by 16 kRowTiles rows of W, so that blocks with the same weights are neighbours. Block: warps of 32
+/// rows by 32 columns each, which is what makes them read least; and the producer. Shared memory: kStages of
 /// [kRowTiles][kStepBlocks] KB of weights and half as many for each column tile, later the sums [64][16 kRowTiles + 4];
 /// sums of squares [64]; two barriers a stage. From compute capability 9.0.
 namespace comba::model_step::cuda {
 
 inline constexpr int kStepBlocks = 4;          ///< of 32 places of the sum
 inline constexpr int kTileProductColumns = 8;  ///< tiles of 8
-inline constexpr int kTileThreads = kThreads + 32;
+inline constexpr int kTileWarpColumns = 4;     ///< tiles of a warp; and two tiles of rows
 
 template <int kRowTiles, int kStages>
 struct TileShared {
   static constexpr int kRows = 16 * kRowTiles, kColumns = 8 * kTileProductColumns;
+  static constexpr int kConsumers = kRowTiles / 2 * (kTileProductColumns / kTileWarpColumns);
+  static constexpr int kThreads = 32 * (kConsumers + 1);
   struct Stage {
     uint4 weights[kRowTiles][kStepBlocks][2][32];
     uint4 x[kTileProductColumns][kStepBlocks][32];
@@ -105,7 +107,7 @@ class TileConsumer {
   using Shared = TileShared<kRowTiles, kStages>;
 
   __device__ TileConsumer(Shared& shared, int blocks, int warp, int lane)
-      : shared_(shared), blocks_(blocks), lane_(lane), row_half_(warp / 4), column_quarter_(warp % 4) {}
+      : shared_(shared), blocks_(blocks), lane_(lane), row_pair_(warp / 2), column_half_(warp % 2) {}
 
   __device__ void multiply(const NormInput& input) {
     int eighth = 0, end = blocks_ / kWarps;  // of the sum, as in product.cuh
@@ -137,73 +139,84 @@ class TileConsumer {
   __device__ void write() const {
     const int group = lane_ / 4, place = lane_ % 4;
 #pragma unroll
-    for (int i = 0; i < 2; ++i) {
+    for (int i = 0; i < kColumns; ++i) {
+      const int first_column = (kColumns * column_half_ + i) * 8;
 #pragma unroll
       for (int tile = 0; tile < kTiles; ++tile) {
 #pragma unroll
         for (int j = 0; j < 4; ++j) {
-          const int column = (2 * column_quarter_ + i) * 8 + place * 2 + j % 2;
-          shared_.sums[column][(row_half_ * kTiles + tile) * 16 + j / 2 * 8 + group] = sums_[tile][i][j];
+          shared_.sums[first_column + place * 2 + j % 2][(row_pair_ * kTiles + tile) * 16 + j / 2 * 8 + group] =
+              sums_[tile][i][j];
         }
       }
+      if (sums_squares_of(i) && place == 0) shared_.squares[first_column + group] = squares_[i];
     }
-    if (place == 0) shared_.squares[(2 * column_quarter_ + row_half_) * 8 + group] = squares_;
   }
 
  private:
-  static constexpr int kTiles = kRowTiles / 2;
+  static constexpr int kTiles = 2, kColumns = kTileWarpColumns;
+
+  /// Each column's squares are summed up by one of the warps that read it.
+  __device__ bool sums_squares_of(int i) const { return i % (kRowTiles / 2) == row_pair_; }
 
   __device__ void multiply_block(const typename Shared::Stage& stage, int block, const NormInput& input) {
-    const uint4 x[2] = {stage.x[2 * column_quarter_][block][lane_], stage.x[2 * column_quarter_ + 1][block][lane_]};
-    input.transform(of_eighth_, row_half_ == 0 ? x[0] : x[1], 0);  // each column's squares by one warp
+    uint4 x[kColumns];
+#pragma unroll
+    for (int i = 0; i < kColumns; ++i) {
+      x[i] = stage.x[kColumns * column_half_ + i][block][lane_];
+      if (sums_squares_of(i)) input.transform(of_eighth_[i], x[i], 0);
+    }
 #pragma unroll
     for (int tile = 0; tile < kTiles; ++tile) {
-      const auto& weights = stage.weights[row_half_ * kTiles + tile][block];
+      const auto& weights = stage.weights[row_pair_ * kTiles + tile][block];
       const uint4 upper = weights[0][lane_], lower = weights[1][lane_];
-      multiply_add(eighth_sums_[tile][0], upper, lower, x[0]);
-      multiply_add(eighth_sums_[tile][1], upper, lower, x[1]);
+#pragma unroll
+      for (int i = 0; i < kColumns; ++i) multiply_add(eighth_sums_[tile][i], upper, lower, x[i]);
     }
   }
 
   __device__ void add_eighth() {
 #pragma unroll
-    for (int tile = 0; tile < kTiles; ++tile) {
+    for (int i = 0; i < kColumns; ++i) {
 #pragma unroll
-      for (int i = 0; i < 2; ++i) {
+      for (int tile = 0; tile < kTiles; ++tile) {
 #pragma unroll
         for (int j = 0; j < 4; ++j) sums_[tile][i][j] += eighth_sums_[tile][i][j], eighth_sums_[tile][i][j] = 0;
       }
+      if (!sums_squares_of(i)) continue;
+      float squares = of_eighth_[i].squares;
+      squares += __shfl_xor_sync(~0u, squares, 1);
+      squares += __shfl_xor_sync(~0u, squares, 2);
+      squares_[i] += squares, of_eighth_[i].squares = 0;
     }
-    float squares = of_eighth_.squares;
-    squares += __shfl_xor_sync(~0u, squares, 1);
-    squares += __shfl_xor_sync(~0u, squares, 2);
-    squares_ += squares, of_eighth_.squares = 0;
   }
 
   Shared& shared_;
-  int blocks_, lane_, row_half_, column_quarter_;
-  float sums_[kTiles][2][4] = {}, eighth_sums_[kTiles][2][4] = {};
-  NormInput::Column of_eighth_{};
-  float squares_ = 0;
+  int blocks_, lane_, row_pair_, column_half_;
+  float sums_[kTiles][kColumns][4] = {}, eighth_sums_[kTiles][kColumns][4] = {};
+  NormInput::Column of_eighth_[kColumns]{};
+  float squares_[kColumns] = {};
 };
 
 template <int kRowTiles, int kStages, class Epilogue>
-__global__ __launch_bounds__(kTileThreads, 1) void tile_product(const Weights weights, const int columns,
-                                                                const NormInput input, const Epilogue epilogue) {
+__global__ __launch_bounds__(TileShared<kRowTiles, kStages>::kThreads,
+                             1) void tile_product(const Weights weights, const int columns, const NormInput input,
+                                                  const Epilogue epilogue) {
   using Shared = TileShared<kRowTiles, kStages>;
   extern __shared__ float4 memory[];
   Shared& shared = *reinterpret_cast<Shared*>(memory);
   const int thread = static_cast<int>(threadIdx.x), warp = thread / 32, lane = thread % 32;
-  const bool is_producer = warp == kWarps;
+  const bool is_producer = warp == Shared::kConsumers;
   const int first_row = static_cast<int>(blockIdx.y) * Shared::kRows;
   const int first_column = static_cast<int>(blockIdx.x) * Shared::kColumns;
   // What this thread finishes: some rows of a column at a time, neighbouring threads neighbouring rows.
   constexpr int kRowsAtOnce = Epilogue::kRowsAtOnce, kOfColumn = Shared::kRows / kRowsAtOnce;
-  constexpr int kPieces = (kOfColumn * Shared::kColumns + kTileThreads - 1) / kTileThreads;
+  constexpr int kPieces = (kOfColumn * Shared::kColumns + Shared::kThreads - 1) / Shared::kThreads;
   const auto for_each_piece = [&](const auto& act) {
 #pragma unroll
     for (int i = 0; i < kPieces; ++i) {
-      const int piece = i * kTileThreads + thread, row = piece % kOfColumn * kRowsAtOnce, column = piece / kOfColumn;
+      const int piece = i * Shared::kThreads + thread, row = piece % kOfColumn * kRowsAtOnce,
+                column = piece / kOfColumn;
       if (column < Shared::kColumns && first_column + column < columns && first_row + row < 16 * weights.tiles) {
         act(i, row, column);
       }
@@ -212,7 +225,8 @@ __global__ __launch_bounds__(kTileThreads, 1) void tile_product(const Weights we
 
   let_next_begin();
   if (thread == 0) {
-    for (int stage = 0; stage < kStages; ++stage) shared.arrived[stage].init(1), shared.free[stage].init(kWarps);
+    for (int stage = 0; stage < kStages; ++stage)
+      shared.arrived[stage].init(1), shared.free[stage].init(Shared::kConsumers);
     ArrivalBarrier::make_visible();
   }
   __syncthreads();
