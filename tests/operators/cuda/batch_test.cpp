@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "operators/cuda/device_forward.h"
+#include "operators/cuda/fusing.h"
 #include "operators/cuda/slice_columns.h"
 
 namespace comba::test {
@@ -103,7 +104,8 @@ void spoil(Case& c, std::int64_t n) {
   for (std::int64_t i = n * state; i < (n + 1) * state; ++i) c.initial_state.set(i, value(i));
 }
 
-TEST(CudaBatch, NanInASequenceStaysThere) {
+void expect_nan_stays(bool fused_kernel) {
+  const Fusing forced(fused_kernel);
   for (const DType dtype : {DType::bf16, DType::f16, DType::f32}) {
     for (const bool fused : {false, true}) {
       Description x = large(dtype);
@@ -138,6 +140,9 @@ TEST(CudaBatch, NanInASequenceStaysThere) {
     }
   }
 }
+
+TEST(CudaBatch, NanInASequenceStaysThere) { expect_nan_stays(/*fused_kernel=*/false); }
+TEST(CudaBatch, NanInASequenceStaysThereInOneKernel) { expect_nan_stays(/*fused_kernel=*/true); }
 
 TEST(CudaBatch, EveryWidthOfSlicesGivesTheSameBits) {
   for (const DType dtype : {DType::bf16, DType::f16}) {

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "operators/cuda/device_backward.h"
+#include "operators/cuda/fusing.h"
 #include "operators/cuda/slice_columns.h"
 #include "operators/exact_forward.h"
 
@@ -30,6 +31,9 @@ void check_forward(const Description& x) {
       const SliceColumns forced(columns);
       expect_close(forward(implementation, c), expected, x);
     }
+    SCOPED_TRACE(std::string(implementation.name) + ", fused");
+    const Fusing fused(true);
+    expect_close(forward(implementation, c), expected, x);
   }
 }
 
@@ -40,6 +44,8 @@ TEST(CudaEveryKernel, Rows) {
   for (const DType dtype : {DType::bf16, DType::f16, DType::f32}) {
     for (const std::int64_t K : kKeyDims) {
       check_forward(small(dtype, K, 136));
+      check_forward(small(dtype, K, 128));
+      check_forward(small(dtype, K, 40));
       check_forward(small(dtype, K - 1, 33));  // rows that nobody may read in pieces of 16 bytes
     }
   }
@@ -48,9 +54,11 @@ TEST(CudaEveryKernel, Rows) {
 TEST(CudaEveryKernel, PackedSequences) {
   for (const DType dtype : {DType::bf16, DType::f16, DType::f32}) {
     for (const std::int64_t K : {64, 128, 256}) {
-      Description x = small(dtype, K, 136);
-      x.cu_seqlens = {0, 15, 15, 100, 350};
-      check_forward(x);
+      for (const std::int64_t V : {128, 136}) {
+        Description x = small(dtype, K, V);
+        x.cu_seqlens = {0, 15, 15, 100, 350};
+        check_forward(x);
+      }
     }
   }
 }

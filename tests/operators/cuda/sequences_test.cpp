@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "operators/cuda/device_forward.h"
+#include "operators/cuda/fusing.h"
 #include "operators/cuda/wrong_borders.h"
 
 namespace comba::test {
@@ -39,14 +40,17 @@ TEST_P(CudaWrongBorders, TouchNothingElseAndAreTold) {
       for (const delta_rule::Implementation& implementation : implementations_for(right)) {
         SCOPED_TRACE(std::string(implementation.name) + "; " + describe(x));
         const Outputs expected = forward(implementation, right);
-        {
-          DeviceForward call(implementation.name, wrong);  // looks at its guard zones at the end
-          expect_told(call, GetParam().message);
+        for (const bool fused : {false, true}) {
+          const Fusing forced(fused);
+          {
+            DeviceForward call(implementation.name, wrong);  // looks at its guard zones at the end
+            expect_told(call, GetParam().message);
+          }
+          DeviceForward call(implementation.name, right);
+          call.run();
+          EXPECT_EQ(found_by(call), "") << "a right call after it";
+          EXPECT_TRUE(call.fetch().o.same_bits(expected.o));
         }
-        DeviceForward call(implementation.name, right);
-        call.run();
-        EXPECT_EQ(found_by(call), "") << "a right call after it";
-        EXPECT_TRUE(call.fetch().o.same_bits(expected.o));
       }
     }
   }

@@ -98,7 +98,7 @@ __device__ float gate_gradients(const BackwardArguments& y, const Chunk& chunk, 
   const int i = static_cast<int>(threadIdx.x), lane = i % 32, warp = i / 32;
   const bool present = i < chunk.count;
   RawGates raw;
-  raw.load(x, chunk, value);
+  raw.load(x, chunk, value, threadIdx.x);
   double suffix = t.of_G, suffix0 = t.of_G0, prefix = t.write;
 #pragma unroll
   for (int distance = 1; distance < 32; distance *= 2) {

@@ -49,7 +49,8 @@ struct ChunkGates {
   LogDecay end;  ///< G of the last token
 };
 
-/// The gates of one token a thread (the lower two warps), as they lie in memory: loaded long before they are used.
+/// The gates of one token a thread (two warps; other threads have a token that does not exist), as they lie in memory:
+/// loaded long before they are used.
 struct RawGates {
   unsigned step, decay;
   float A_log, bias;  ///< g = -e^{A_log} softplus(a + bias)
@@ -66,8 +67,7 @@ struct RawGates {
     return __half2float(__ushort_as_half(static_cast<unsigned short>(bits)));
   }
 
-  __device__ void load(const Arguments& x, const Chunk& chunk, int head) {
-    const int token = static_cast<int>(threadIdx.x);
+  __device__ void load(const Arguments& x, const Chunk& chunk, int head, int token) {
     if (token >= chunk.count) return;
     step = bits(x.step, chunk, token, head);
     decay = bits(x.decay, chunk, token, head);
@@ -75,9 +75,11 @@ struct RawGates {
     bias = x.A_log.data ? x.dt_bias.data[head * x.dt_bias.stride] : 0;
   }
 
-  /// Sums in double: a token's decay may be anything from 0 to -128.
-  __device__ void resolve(const Arguments& x, const Chunk& chunk, ChunkGates& gates, double& first_half) const {
-    const int token = static_cast<int>(threadIdx.x), lane = token % 32;
+  /// Sums in double: a token's decay may be anything from 0 to -128. meet() is a barrier of all threads that call this.
+  template <class Meet>
+  __device__ void resolve(const Arguments& x, const Chunk& chunk, int token, ChunkGates& gates, double& first_half,
+                          const Meet& meet) const {
+    const int lane = token % 32;
     float beta = 0, g = 0;
     if (token < chunk.count) {
       const float s = value(step, x.step.dtype), a = value(decay, x.decay.dtype) + bias;
@@ -94,7 +96,7 @@ struct RawGates {
       }
       if (token == 31) first_half = G;
     }
-    __syncthreads();
+    meet();
     if (token >= kChunk) return;
     if (token >= 32) G += first_half;
     gates.beta[token] = beta;

@@ -47,11 +47,11 @@ struct PrepareShape {
 /// The blocks' barriers beside number 0.
 constexpr int kInverseWarps = 1, kInverseKnown = 2;
 
-/// 1 / |x_i - strength y_i| of all rows of two tiles by the block, four threads a row; 1 if not normalised.
+/// 1 / |x_i - strength y_i| of row `row` of two tiles by four neighbouring threads; 1 if not normalised.
 template <class Element, int kK>
-__device__ void row_norms(const Chunk& chunk, const Element* x, const Element* y, float strength, bool normalised,
-                          float eps, float* norms) {
-  const int row = threadIdx.x / 4, quarter = threadIdx.x % 4;
+__device__ void row_norm(const Chunk& chunk, int row, const Element* x, const Element* y, float strength,
+                         bool normalised, float eps, float* norms) {
+  const int quarter = threadIdx.x % 4;
   const auto piece = [&](const Element* tile, int i) {
     const int offset = piece_offset<kChunk>(row, i / 2 * 8 + quarter * 2 + i % 2);
     return *reinterpret_cast<const cutlass::Array<Element, 8>*>(reinterpret_cast<const char*>(tile) + offset);
@@ -95,7 +95,7 @@ __device__ void write_rows(const Element* tile, std::uint16_t* to) {
   for (int i = 0; i < 4; ++i) reinterpret_cast<uint4*>(to)[128 * warp + 32 * i + lane] = from[32 * i + lane];
 }
 
-/// Squares of the norms of k from the diagonal of K K^T, normalised as row_norms() does.
+/// Squares of the norms of k from the diagonal of K K^T, normalised as row_norm() does.
 template <class C>
 __device__ void norms_of_diagonal(const Chunk& chunk, const C& kk, bool normalised, float eps, float* norms) {
   const int warp = warp_of_group(), row = threadIdx.x % 32 / 4;
@@ -171,19 +171,20 @@ __global__ __launch_bounds__(Shape::kThreads, Shape::kBlocks) void prepare(const
     cutlass::arch::fence_barrier_init();
   }
   load_tiles(now);
-  if (!now.is_end()) raw.load(x, now.chunk, now.value);
+  if (!now.is_end()) raw.load(x, now.chunk, now.value, threadIdx.x);
   __syncthreads();
   for (int phase = 0; !now.is_end();) {
     const Chunk chunk = now.chunk;
     const bool is_first = now.is_first_value(x), new_p = is_first || has_new_p(now);
-    raw.resolve(x, chunk, shared.gates, shared.first_half);  // here all warps have left the place before
+    raw.resolve(x, chunk, threadIdx.x, shared.gates, shared.first_half,
+                [] { __syncthreads(); });  // here all warps have left the place before
     if (new_p) wait_barrier(shared.loaded, phase), phase ^= 1;
 
     const Product<Element, kChunk, GMMA::Major::K> product;
     Accumulators<kChunk, kChunk> products;
     const auto norms = [&](int which, float strength, bool normalised, float* to) {
-      row_norms<Element, kK>(chunk, shared.tile[which], shared.tile[correction], strength, normalised, x.l2norm_eps,
-                             to);
+      row_norm<Element, kK>(chunk, threadIdx.x / 4, shared.tile[which], shared.tile[correction], strength, normalised,
+                            x.l2norm_eps, to);
     };
     multiply(product, tile_of(reads ? correction : Shape::kFeedback), tile_of(Shape::kKey), products,
              GMMA::ScaleOut::Zero);
@@ -205,7 +206,7 @@ __global__ __launch_bounds__(Shape::kThreads, Shape::kBlocks) void prepare(const
     ChunkMatrices& result = x.chunks[index];
     now.advance(x);
     load_tiles(now);
-    if (!now.is_end()) raw.load(x, now.chunk, now.value);
+    if (!now.is_end()) raw.load(x, now.chunk, now.value, threadIdx.x);
 
     const ChunkGates& gates = shared.gates;
     const float* const p_norm = Shape::kFullFeedback ? shared.p_norm : shared.k_norm;

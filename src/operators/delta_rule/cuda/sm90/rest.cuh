@@ -39,11 +39,11 @@ __device__ void store_transposed(const C& c, void* to, const Factor& factor, std
   }
 }
 
-/// Writes the rest of rows r and r + 8 of a warp as column 8 warp + r of a tile.
+/// Writes the rest of rows r and r + 8 of a warp as column 8 warp + r of half 0 or 1 of a tile.
 template <class Element, int kColumns>
-__device__ void store_rest(const std::uint32_t (&rest)[kColumns / 8], void* to) {
+__device__ void store_rest(const std::uint32_t (&rest)[kColumns / 8], void* to, int half = 0) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x % kWarpGroup / 32;
-  const std::uint32_t begin = cast_smem_ptr_to_uint(to) + piece_offset<kColumns>(lane % 16, warp);
+  const std::uint32_t begin = cast_smem_ptr_to_uint(to) + piece_offset<kColumns>(lane % 16, 4 * half + warp);
 #pragma unroll
   for (int n = 0; n < kColumns / 8; n += 2) {
     asm volatile("stmatrix.sync.aligned.m8n8.x2.trans.shared.b16 [%0], {%1, %2};" ::"r"(begin + n * 8 * 128),
@@ -52,10 +52,10 @@ __device__ void store_rest(const std::uint32_t (&rest)[kColumns / 8], void* to) 
   }
 }
 
-/// The tile that store_rest() writes, of half the columns.
+/// The half tile that store_rest() writes.
 template <class Element, int kColumns>
-__device__ auto tile_of_rest(void* rest) {
-  return local_tile(tile<Element, kColumns, kChunk>(rest), Shape<Int<kColumns>, _32>{}, make_coord(0, 0));
+__device__ auto tile_of_rest(void* rest, int half = 0) {
+  return local_tile(tile<Element, kColumns, kChunk>(rest), Shape<Int<kColumns>, _32>{}, make_coord(0, half));
 }
 
 /// The transposed rows of a tile that the rests are multiplied by.

@@ -40,6 +40,7 @@ int padded(std::int64_t K) { return K <= 64 ? 64 : K <= 128 ? 128 : 256; }
 
 std::atomic<int> forced_slice_columns = 0;
 std::atomic<Following> forced_following = Following::chosen;
+std::atomic<Fusing> forced_fusing = Fusing::never;
 
 /// The slices with which scan ends first: as many turns of blocks as the GPU needs, each as long as a sequence. Narrow
 /// slices shorten the chain of a chunk, but each reads q and k again. Packed sequences, of many lengths, are shared out
@@ -219,6 +220,21 @@ std::int64_t backward_workspace(const Problem& x) {
   return BackwardParts(x).bytes + (has_saved(x) ? 0 : SavedParts(x).bytes);
 }
 
+/// Whether one kernel does the forward pass: one block has all of V then, and does what prepare would.
+bool fuses(const Problem& x) {
+  const bool possible = padded(x.K) <= 128 && x.V <= 128 && !x.in.p.given() && !has_saved(x);
+  return possible && forced_fusing == Fusing::wherever_possible;
+}
+
+/// Two slices have all of V.
+SliceChoice fused_slices(const Problem& x) { return {x.V <= 64 ? 32 : 64, 2}; }
+
+void forward_fused(const Problem& x, const DeltaRuleForward& args) {
+  const SliceChoice slices = fused_slices(x);
+  const auto launch = x.in.q.dtype == DType::bf16 ? launch_fused_bf16 : launch_fused_f16;
+  launch(arguments(x, args, slices), padded(x.K), slices, x.execution.stream);
+}
+
 /// Queues the forward kernels, as they are told to by `a`.
 void launch_forward(const Problem& x, const Arguments& a, SliceChoice slices) {
   const auto launch = x.in.q.dtype == DType::bf16 ? launch_forward_bf16 : launch_forward_f16;
@@ -227,6 +243,7 @@ void launch_forward(const Problem& x, const Arguments& a, SliceChoice slices) {
 
 void forward(const Problem& x, const DeltaRuleForward& args, Workspace workspace) {
   if (x.N == 0) return;
+  if (fuses(x)) return forward_fused(x, args);
   const SliceChoice wish = choose_slices(x), slices = x.in.p.given() ? with_feedback(x, wish) : wish;
   Arguments a = arguments(x, args, slices);
   if (has_saved(x)) {
@@ -303,6 +320,8 @@ void backward(const Problem& x, const DeltaRuleBackward& args, Workspace workspa
 }
 
 }  // namespace
+
+void force_fusing(Fusing when) { forced_fusing = when; }
 
 void force_following(Following when) { forced_following = when; }
 

@@ -12,6 +12,13 @@ Implementation implementation();
 /// start: chosen by the shapes. Results do not depend on it.
 void force_slice_columns(int columns);
 
+/// Whether the forward pass is one kernel.
+enum class Fusing { never, wherever_possible };
+
+/// For tests and benchmarks: holds for calls to come; at the start: never. Where it is possible: K up to 128, V from 8
+/// to 128, no full p, nothing saved for the backward pass. Results do not depend on it, to the bit.
+void force_fusing(Fusing when);
+
 /// When the backward kernel gradients begins before reverse, the one before it, has ended.
 enum class Following { chosen, never, wherever_possible };
 
