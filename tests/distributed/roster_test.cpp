@@ -52,30 +52,23 @@ TEST(Roster, OneOfSeveralTellsAFailureThatAllHave) {
   EXPECT_EQ(told, 1);
 }
 
-TEST(Roster, WhoHasTheErrorTellsItAndWhoLostHimIsSilent) {
-  testing::run_launches(3, [](const Launch& launch) {
+/// Process 1 of 3 has failed and tells it; the others, the last of which learns of it late, are silent.
+void one_fails(std::chrono::milliseconds delay_of_last) {
+  testing::run_launches(3, [&](const Launch& launch) {
     const StopFlag stop;
     Roster roster(launch, stop, std::chrono::seconds(30));
     if (launch.rank == 1) {
       EXPECT_TRUE(roster.tells_failure());
     } else {
-      EXPECT_EQ(roster.tells_loss("symptom"), std::nullopt);
-    }
-  });
-}
-
-TEST(Roster, WhoLearnsOfAFailureLateIsSilentToo) {
-  testing::run_launches(3, [](const Launch& launch) {
-    const StopFlag stop;
-    Roster roster(launch, stop, std::chrono::seconds(30));
-    if (launch.rank == 1) {
-      EXPECT_TRUE(roster.tells_failure());
-    } else {
-      if (launch.rank == 2) std::this_thread::sleep_for(std::chrono::milliseconds(300));
+      if (launch.rank == 2) std::this_thread::sleep_for(delay_of_last);
       EXPECT_EQ(roster.tells_loss("symptom"), std::nullopt) << "process " << launch.rank;
     }
   });
 }
+
+TEST(Roster, WhoHasTheErrorTellsItAndWhoLostHimIsSilent) { one_fails(std::chrono::milliseconds(0)); }
+
+TEST(Roster, WhoLearnsOfAFailureLateIsSilentToo) { one_fails(std::chrono::milliseconds(300)); }
 
 TEST(Roster, OneOfThoseThatAreLeftNamesTheOneThatIsNot) {
   std::atomic<int> told = 0;

@@ -103,6 +103,16 @@ bool has_hopper(Case& c) {
   return false;
 }
 
+/// Each time over poisoned memory.
+template <class Run>
+void run_often(int times, TrainingCall& call, Expected& expected, const Run& run) {
+  for (int i = 0; i < times; ++i) {
+    call.poison();
+    run();
+    ASSERT_TRUE(expected.is_given_by(call)) << "run " << i;
+  }
+}
+
 /// A race would show as other bits on some run.
 TEST(CudaFollowing, TwoHundredRunsGiveTheSameBits) {
   for (const Description& x : few_heads()) {
@@ -112,11 +122,7 @@ TEST(CudaFollowing, TwoHundredRunsGiveTheSameBits) {
     Expected expected(kHopper, c);
     const Forced following(Following::wherever_possible);
     TrainingCall call(kHopper, c);
-    for (int run = 0; run < 200; ++run) {
-      call.poison();
-      call.run();
-      ASSERT_TRUE(expected.is_given_by(call)) << "run " << run;
-    }
+    run_often(200, call, expected, [&] { call.run(); });
   }
 }
 
@@ -128,11 +134,7 @@ TEST(CudaFollowing, LongSequencesGiveTheSameBits) {
     SCOPED_TRACE(describe(x));
     Expected expected(kHopper, c);
     TrainingCall call(kHopper, c);
-    for (int run = 0; run < 20; ++run) {
-      call.poison();
-      call.run();
-      ASSERT_TRUE(expected.is_given_by(call)) << "run " << run;
-    }
+    run_often(20, call, expected, [&] { call.run(); });
   }
 }
 
@@ -148,11 +150,7 @@ TEST(CudaFollowing, GraphsGiveTheSameBits) {
     const Graph graph(stream, [&] {
       for (int i = 0; i < 3; ++i) call.run();
     });
-    for (int run = 0; run < 20; ++run) {
-      call.poison();
-      graph.launch(stream);
-      ASSERT_TRUE(expected.is_given_by(call)) << "run " << run;
-    }
+    run_often(20, call, expected, [&] { graph.launch(stream); });
   }
 }
 

@@ -81,8 +81,7 @@ class Step {
     constexpr int kBytes = sizeof(ProductShared<kRowTiles, kColumnTiles, kStages, Input::kMore>);
     allow_shared_bytes(kernel, kBytes);
     const Weights weights = weights_of(matrix);
-    const auto blocks = [](int count, int of) { return static_cast<unsigned>((count + of - 1) / of); };
-    const LaunchShape shape = {.grid = dim3(blocks(weights.tiles, kRowTiles), blocks(rows_, 8 * kColumnTiles)),
+    const LaunchShape shape = {.grid = dim3(groups_of(weights.tiles, kRowTiles), groups_of(rows_, 8 * kColumnTiles)),
                                .block = kThreads,
                                .shared_bytes = kBytes};
     queue(kernel, shape, weights, rows_, input, epilogue);
@@ -91,8 +90,9 @@ class Step {
   /// Tiles of the fewest rows with which the GPU holds all blocks at once, else of the most.
   template <class Epilogue>
   void queue_shared(const PackedMatrix& matrix, const Epilogue& epilogue) {
-    const int most = num_sms(), columns = (rows_ + 63) / 64, tiles = weights_of(matrix).tiles;
-    const auto fits = [&](int row_tiles) { return (tiles + row_tiles - 1) / row_tiles * columns <= most; };
+    const auto most = static_cast<unsigned>(num_sms());
+    const unsigned columns = groups_of(rows_, 8 * kTileProductColumns);
+    const auto fits = [&](int row_tiles) { return groups_of(weights_of(matrix).tiles, row_tiles) * columns <= most; };
     if (fits(2)) return queue_shared<2, 4>(matrix, epilogue);
     if (fits(4)) return queue_shared<4, 3>(matrix, epilogue);
     if (fits(6)) return queue_shared<6, 3>(matrix, epilogue);
@@ -104,12 +104,12 @@ class Step {
     using Shared = TileShared<kRowTiles, kStages>;
     allow_shared_bytes(kernel, sizeof(Shared));
     const Weights weights = weights_of(matrix);
-    const dim3 grid(static_cast<unsigned>((rows_ + Shared::kColumns - 1) / Shared::kColumns),
-                    static_cast<unsigned>((weights.tiles + kRowTiles - 1) / kRowTiles));
+    const dim3 grid(groups_of(rows_, Shared::kColumns), groups_of(weights.tiles, kRowTiles));
     queue(kernel, {.grid = grid, .block = kTileThreads, .shared_bytes = sizeof(Shared)}, weights, rows_, normed(),
           epilogue);
   }
 
+  static unsigned groups_of(int count, int each) { return static_cast<unsigned>((count + each - 1) / each); }
   static Weights weights_of(const PackedMatrix& matrix) {
     return {reinterpret_cast<const uint4*>(matrix.data), narrow(padded(matrix.rows, kTileRows) / kTileRows),
             narrow(padded(matrix.columns, kTileColumns) / kTileColumns)};

@@ -25,7 +25,8 @@
 /// depends on the matrix alone: not on the number of columns, nor on the tiles.
 ///
 /// Input: what comes in, as 8 numbers of a column at a time; it may sum up something of each column on the way.
-/// Epilogue: what becomes of y. It takes rows r and r + 8 together. `constant` is what this step does not change.
+/// Epilogue: what becomes of y. It takes rows r and r + 8 together. `constant` is what else it needs: what this step
+/// does not change, fetched before the wait, or, kIsFresh, what kernels before this one wrote.
 namespace comba::model_step::cuda {
 
 inline constexpr int kWarps = 8, kThreads = 32 * kWarps;
