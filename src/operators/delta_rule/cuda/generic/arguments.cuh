@@ -34,6 +34,14 @@ struct Arguments {
   float l2norm_eps, scale, beta_scale;
 };
 
+/// What decode is told besides. The state is `initial_state` of Arguments, of any of the dtypes f32 and bf16.
+struct DecodeArguments : Arguments {
+  const std::int32_t* state_indices = nullptr;  ///< [B], or null: b
+  const std::int32_t* num_accepted = nullptr;   ///< [B], or null: T
+  std::int64_t state_indices_stride = 0, num_accepted_stride = 0, num_states = 0;
+  unsigned num_pieces = 0;  ///< num_slices of each value head of each batch row
+};
+
 /// A gradient of one number a head; absent: no data.
 struct HeadGradient {
   float* data = nullptr;

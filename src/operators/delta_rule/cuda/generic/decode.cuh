@@ -18,16 +18,10 @@
 ///
 /// Shared memory: the states of the next two pieces, on their way; each thread reads what it copied itself, so nobody
 /// has to be waited for. Tokens as q, k, p, twice. Sums over the rows of each warp, of which a thread makes those of a
-/// column, and u. Numerics: fp32 throughout, sums in a fixed order; a state in bf16 is rounded once a call.
+/// column, and u. Numerics: fp32 throughout; a state in bf16 is rounded once a call. The order of sums, which
+/// cuda/sm90/decode.cuh has too: rows r, r + kRowStep, ... one after the other, for each r < kRowStep; of these sums
+/// the second half is added to the first, again and again.
 namespace comba::delta_rule::cuda::generic {
-
-/// What decode is told besides. The state is `initial_state` of Arguments, of any of the dtypes f32 and bf16.
-struct DecodeArguments : Arguments {
-  const std::int32_t* state_indices = nullptr;  ///< [B], or null: b
-  const std::int32_t* num_accepted = nullptr;   ///< [B], or null: T
-  std::int64_t state_indices_stride = 0, num_accepted_stride = 0, num_states = 0;
-  unsigned num_pieces = 0;  ///< num_slices of each value head of each batch row
-};
 
 template <class Element>
 __device__ Element* row_of(const Strided& x, int batch, std::int64_t token, int head) {
@@ -66,7 +60,11 @@ struct LaneState {
   using Stage = Vector[kRows][kThreads];
   float at[kRows][kLaneColumns];
 
-  static __device__ int first_row() { return static_cast<int>(threadIdx.x) / kRowLanes; }
+  /// The rows of a warp are a quarter of kRowStep apart, so that its sums are the first two of the halvings above.
+  static __device__ int first_row() {
+    const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
+    return lane / kRowLanes * (kRowStep / 4) + warp;
+  }
   static __device__ int first_column() { return static_cast<int>(threadIdx.x) % kRowLanes * kLaneColumns; }
 
   /// Queues the copy of a piece as one group; `from`: its first column, or null for nothing.
@@ -168,6 +166,19 @@ struct WarpSums {
   }
 };
 
+/// The second half is added to the first, again and again.
+template <int kCount>
+__device__ float sum_by_halves(const float (&x)[kCount]) {
+  if constexpr (kCount == 1) {
+    return x[0];
+  } else {
+    float sums[kCount / 2];
+#pragma unroll
+    for (int i = 0; i < kCount / 2; ++i) sums[i] = x[i] + x[kCount / 2 + i];
+    return sum_by_halves(sums);
+  }
+}
+
 /// Shared memory of a block that prepares `tokens` tokens at a time.
 template <class StateElement, int kKeys>
 struct DecodeShared {
@@ -250,16 +261,16 @@ struct ColumnSums {
 #pragma unroll
     for (int i = 0; i < kMine; ++i) {
       if (column(i) >= kColumns) break;  // all threads of a warp alike
-      float sum = 0;
+      float of_warps[kWarps];
 #pragma unroll
-      for (int warp = 0; warp < kWarps; ++warp) sum += shared.sums[warp][which()][column(i)];
-      const float other = __shfl_xor_sync(~0u, sum, 1);
+      for (int warp = 0; warp < kWarps; ++warp) of_warps[warp] = shared.sums[warp][which()][column(i)];
+      const float sum = sum_by_halves(of_warps), other = __shfl_xor_sync(~0u, sum, 1);
       const float sum_p = which() == 0 ? sum : other, sum_q = which() == 0 ? other : sum;
-      const float u = gate.beta * (static_cast<float>(values[i]) - gate.seen * sum_p);
+      const float u = gate.write(static_cast<float>(values[i]), sum_p);
       if (which() == 0) {
         shared.u[column(i)] = u;
       } else if (exists(i)) {
-        to[column(i)] = from_float<T>(x.scale * (gate.alpha * sum_q + u * gate.k_dot_q));
+        to[column(i)] = from_float<T>(x.scale * gate.output(u, sum_q));
       }
     }
   }

@@ -7,69 +7,12 @@
 #include "operators/delta_rule/cuda/device.h"
 #include "operators/delta_rule/cuda/generic/chunk_launch.h"
 #include "operators/delta_rule/cuda/generic/decode.cuh"
+#include "operators/delta_rule/cuda/generic/problem_arguments.cuh"
 #include "operators/delta_rule/cuda/generic/recurrent.cuh"
 #include "runtime/cuda_check.h"
 
 namespace comba::delta_rule::cuda::generic {
 namespace {
-
-Strided strided(const ConstView& view) {
-  Strided x;
-  if (!view.given()) return x;
-  x.data = const_cast<void*>(view.data);
-  x.dtype = view.dtype;
-  for (int i = 0; i < 3 && i < view.rank; ++i) x.stride[i] = view.strides[i];
-  return x;
-}
-
-const float* floats(const ConstView& view) { return static_cast<const float*>(view.data); }
-
-/// Whether every row of a state [N, HV, K, V] may be read in pieces of 16 bytes.
-bool rows_of_vectors(const Strided& state, std::int64_t V) {
-  const std::int64_t vector = 16 / size_of(state.dtype);
-  bool aligned = V % vector == 0 && reinterpret_cast<std::uintptr_t>(state.data) % 16 == 0;
-  for (const std::int64_t stride : state.stride) aligned = aligned && stride % vector == 0;
-  return aligned;
-}
-
-Arguments arguments(const Problem& x, const ConstView& initial_state, const View& final_state, const View& o) {
-  const DeltaRuleInputs& in = x.in;
-  Arguments a;
-  a.q = strided(in.q);
-  a.k = strided(in.k);
-  a.v = strided(in.v);
-  a.p = strided(in.p);
-  a.step = strided(in.beta.given() ? in.beta : in.beta_logit);
-  a.decay = strided(in.g.given() ? in.g : in.a);
-  a.initial_state = strided(initial_state);
-  a.final_state = strided(final_state);
-  a.o = strided(o);
-  a.b = floats(in.b);
-  a.d = floats(in.d);
-  a.A_log = floats(in.A_log);
-  a.dt_bias = floats(in.dt_bias);
-  a.b_stride = in.b.strides[0];
-  a.d_stride = in.d.strides[0];
-  a.A_log_stride = in.A_log.strides[0];
-  a.dt_bias_stride = in.dt_bias.strides[0];
-  a.cu_seqlens = in.cu_seqlens.data;
-  a.cu_seqlens_are_i64 = in.cu_seqlens.dtype == DType::i64;
-  a.beta_given = in.beta.given();
-  a.gated_delta = x.options.rule == Rule::gated_delta;
-  a.fla = x.options.convention == Convention::fla;
-  a.l2norm = x.options.l2norm;
-  a.K = static_cast<int>(x.K);
-  a.V = static_cast<int>(x.V);
-  a.HV = static_cast<int>(x.HV);
-  a.group = static_cast<int>(x.group());
-  a.value_heads_per_p = x.P_heads > 0 ? static_cast<int>(x.HV / x.P_heads) : 0;
-  a.num_slices = static_cast<int>((x.V + kSliceColumns - 1) / kSliceColumns);
-  a.T = x.T;
-  a.l2norm_eps = x.options.l2norm_eps;
-  a.scale = x.scale;
-  a.beta_scale = x.options.beta_scale;
-  return a;
-}
 
 template <class T, int kRows, bool kVectors>
 void launch(const Problem& x, const Arguments& a) {
@@ -147,7 +90,6 @@ template <class T, class StateElement>
 void choose_decode_rows(const Problem& x, const DecodeArguments& a) {
   if (x.K <= 64) return launch_decode<T, StateElement, 64>(x, a);
   if (x.K <= 128) return launch_decode<T, StateElement, 128>(x, a);
-  if (x.K <= 192) return launch_decode<T, StateElement, 192>(x, a);
   launch_decode<T, StateElement, 256>(x, a);
 }
 
@@ -255,13 +197,7 @@ void backward(const Problem& x, const DeltaRuleBackward& args, Workspace workspa
 
 void decode_step(const Problem& x, const DeltaRuleDecode& args, Workspace) {
   if (!rows_of_vectors(strided(x.state), x.V)) return run(x, args.state, args.state, args.o);
-  DecodeArguments a{arguments(x, args.state, {}, args.o)};
-  a.state_indices = static_cast<const std::int32_t*>(x.state_indices.data);
-  a.state_indices_stride = x.state_indices.strides[0];
-  a.num_accepted = static_cast<const std::int32_t*>(x.num_accepted.data);
-  a.num_accepted_stride = x.num_accepted.strides[0];
-  a.num_states = x.state.sizes[0];
-  run_decode(x, a);
+  run_decode(x, decode_arguments(x, args));
 }
 
 }  // namespace

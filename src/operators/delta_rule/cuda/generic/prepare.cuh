@@ -17,6 +17,11 @@ inline __device__ void tile_barrier() { __barrier_sync(0); }
 /// What a token brings besides its rows.
 struct TokenGates {
   float alpha, seen, beta, k_dot_q;
+
+  /// u = beta (v - seen S^T p), of a column.
+  __device__ float write(float v, float recalled) const { return beta * fmaf(-seen, recalled, v); }
+  /// alpha S^T q + u (k . q): the output, not scaled.
+  __device__ float output(float u, float read) const { return fmaf(alpha, read, u * k_dot_q); }
 };
 
 /// kTile tokens, ready to be applied; K is padded with zeros to kKeys.
