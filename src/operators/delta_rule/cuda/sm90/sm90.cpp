@@ -6,6 +6,7 @@
 
 #include "operators/delta_rule/cuda/device.h"
 #include "operators/delta_rule/cuda/sm90/backward.h"
+#include "operators/delta_rule/cuda/sm90/decode.h"
 #include "operators/delta_rule/cuda/sm90/forward.h"
 #include "operators/delta_rule/cuda/sm90/tensor_map.h"
 #include "runtime/cuda_check.h"
@@ -120,10 +121,10 @@ std::string state_refusal(const ConstView& view) {
 
 std::string refusal(const Problem& x) {
   if (x.execution.device != DeviceType::cuda) return "works on tensors in GPU memory only";
-  if (x.verb == Verb::decode_step) return "has no decode step";
   const int major = compute_capability_major();
   if (major == 0) return "no GPU is visible";
   if (major != 9) return "needs a Hopper GPU (compute capability 9.0)";
+  if (x.verb == Verb::decode_step) return decode_refusal(x);
   if (x.in.q.dtype == DType::f32) return "works on bf16 and f16 only";
   if (x.V % 8 != 0 || x.K % 8 != 0) return "needs K and V to be multiples of 8";
   if (x.B * x.T >= std::int64_t{1} << 31 || x.N > 65535 || x.HV > 65535) return "is made for smaller tensors";
@@ -313,7 +314,10 @@ void force_slice_columns(int columns) {
 }
 
 Implementation implementation() {
-  return {"cuda.sm90", refusal, workspace, backward_workspace, nullptr, forward, backward, nullptr, saved_bytes};
+  const auto no_workspace = [](const Problem&) -> std::int64_t { return 0; };
+  const auto decode_step = [](const Problem& x, const DeltaRuleDecode& args, Workspace) { decode(x, args); };
+  return {"cuda.sm90", refusal,  workspace,   backward_workspace, no_workspace,
+          forward,     backward, decode_step, saved_bytes};
 }
 
 }  // namespace comba::delta_rule::cuda::sm90

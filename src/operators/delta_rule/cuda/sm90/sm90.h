@@ -4,7 +4,8 @@
 
 namespace comba::delta_rule::cuda::sm90 {
 
-/// "cuda.sm90": chunks of 64 tokens by wgmma and bulk tensor copies, for bf16 and fp16 on Hopper GPUs. No decode.
+/// "cuda.sm90": chunks of 64 tokens by wgmma and bulk tensor copies, for bf16 and fp16 on Hopper GPUs; decode, for fp32
+/// too, with states moved by bulk tensor copies.
 Implementation implementation();
 
 /// For tests and benchmarks: the columns of V a block of calls to come has, 16, 32, 64 or 128 (64 where two slices do
