@@ -30,30 +30,33 @@ TEST_F(StepDraws, AreThoseOfTheTokenSampler) {
       {.temperature = 1e-3, .repetition_penalty = 1.2, .repetition_window = 1024},
   };
   constexpr std::int64_t kDrawn = 4900;  // of 5000: the others are never drawn
-  StepDecoder decoder(*models.gpu, static_cast<std::int64_t>(all.size()), kDrawn);
-  std::vector<TokenSampler> samplers;
-  std::vector<SlotTable::Row> rows;
-  const auto tokens = some_tokens(12, 3);
-  const auto state = read_text(*models.gpu, tokens).state;
-  for (std::size_t i = 0; i < all.size(); ++i) {
-    SamplingOptions options = all[i];
-    options.seed = 100 + i;
-    TokenSampler& sampler = samplers.emplace_back(options);
-    sampler.observe(tokens);
-    rows.push_back(decoder.join(state, tokens.back(), options, 0, sampler.recent()));
-  }
-  int different = 0;
-  for (int step = 0; step < 40; ++step) {
-    decoder.launch();
-    const auto drawn = decoder.read();
-    for (std::size_t i = 0; i < all.size(); ++i) {
-      const at::Tensor logits = decoder.next_logits(rows[i]);
-      const std::int64_t expected = samplers[i].sample({logits.const_data_ptr<float>(), kDrawn});
-      ASSERT_EQ(drawn[i].token, expected) << "options " << i << ", step " << step;
-      different += expected != drawn[0].token;
+  // Few texts are drawn by many blocks each, many by few.
+  for (const std::size_t texts : {all.size(), 4 * all.size()}) {
+    StepDecoder decoder(*models.gpu, static_cast<std::int64_t>(texts), kDrawn);
+    std::vector<TokenSampler> samplers;
+    std::vector<SlotTable::Row> rows;
+    const auto tokens = some_tokens(12, 3);
+    const auto state = read_text(*models.gpu, tokens).state;
+    for (std::size_t i = 0; i < texts; ++i) {
+      SamplingOptions options = all[i % all.size()];
+      options.seed = 100 + i;
+      TokenSampler& sampler = samplers.emplace_back(options);
+      sampler.observe(tokens);
+      rows.push_back(decoder.join(state, tokens.back(), options, 0, sampler.recent()));
     }
+    int different = 0;
+    for (int step = 0; step < 40; ++step) {
+      decoder.launch();
+      const auto drawn = decoder.read();
+      for (std::size_t i = 0; i < texts; ++i) {
+        const at::Tensor logits = decoder.next_logits(rows[i]);
+        const std::int64_t expected = samplers[i].sample({logits.const_data_ptr<float>(), kDrawn});
+        ASSERT_EQ(drawn[i].token, expected) << "options " << i << ", step " << step;
+        different += expected != drawn[0].token;
+      }
+    }
+    EXPECT_GT(different, 100);
   }
-  EXPECT_GT(different, 100);
 }
 
 TEST_F(StepDraws, FollowTheSoftmax) {

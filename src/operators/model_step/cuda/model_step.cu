@@ -246,10 +246,23 @@ class Step {
         .drawn = model_.drawn,
         .max_rows = model_.max_rows,
     };
-    constexpr int kBytes = sizeof(SampleShared);
-    allow_shared_bytes(sample, kBytes);
-    queue(sample, {.grid = dim3(static_cast<unsigned>(rows_)), .block = kSampleThreads, .shared_bytes = kBytes},
-          arguments);
+    // The fewer rows, the more blocks for each: they fill the GPU twice at most.
+    if (!has_copy_engine()) return queue_sample<1>(arguments);
+    rows_ <= 32 ? queue_sample<8>(arguments) : queue_sample<2>(arguments);
+  }
+  template <int kBlocks>
+  void queue_sample(const SampleArguments& arguments) {
+    const int per_thread = (arguments.vocab + kBlocks * kSampleThreads - 1) / (kBlocks * kSampleThreads);
+    const int bytes = per_thread * kSampleThreads * narrow(sizeof(float)), base = narrow(sizeof(SampleShared));
+    const bool fits = base + bytes <= attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin);
+    const int shared_bytes = fits ? base + bytes : base;
+    allow_shared_bytes(sample<kBlocks>, shared_bytes);
+    queue(sample<kBlocks>,
+          {.grid = dim3(static_cast<unsigned>(rows_ * kBlocks)),
+           .block = kSampleThreads,
+           .shared_bytes = shared_bytes,
+           .cluster = kBlocks},
+          arguments, fits ? per_thread : 0);
   }
 
   const Model& model_;

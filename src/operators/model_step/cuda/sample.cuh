@@ -1,9 +1,8 @@
 #pragma once
 
-#include <cfloat>
-
 #include "base/random_bits.h"
 #include "operators/model_step/cuda/dependent_launch.cuh"
+#include "operators/model_step/cuda/weighted_row.cuh"
 #include "operators/model_step/model_step.h"
 
 /// The next token of each row, as generation/token_sampler.h defines it. In the order of falling logits (of equal ones
@@ -14,23 +13,10 @@
 /// Nothing is sorted: the logit at a place is found 4 bits at a time, by the weights (or numbers) of the tokens with
 /// each of 16 values of these bits, summed by each thread for itself.
 ///
-/// Grid: rows. Block: 512 threads. Shared memory: [16][512] sums, and the logits of up to 40,960 tokens; those of
-/// larger vocabularies are read again each time.
+/// Grid: teams of kBlocks blocks, one a row: a cluster (from compute capability 9.0), or one block alone. Block: 512
+/// threads. Shared memory: [16][512] sums, what the team exchanges, and the block's share of the logits; where they do
+/// not fit they are read again each time. Which token is drawn does not depend on the size of the team.
 namespace comba::model_step::cuda {
-
-inline constexpr int kSampleThreads = 512;
-inline constexpr int kCachedLogits = 40960;
-using Sum = unsigned long long;
-
-struct SampleShared {
-  Sum sums[16][kSampleThreads];
-  Sum first_digits[16];
-  float logits[kCachedLogits];
-};
-__device__ inline SampleShared& sample_shared() {
-  extern __shared__ float4 memory[];
-  return *reinterpret_cast<SampleShared*>(memory);
-}
 
 struct SampleArguments {
   float* logits;  ///< [R, stride]
@@ -47,69 +33,6 @@ struct SampleArguments {
   std::int64_t max_rows;
 };
 
-/// Whole numbers in the order of the logits; -0 counts as 0.
-__device__ inline unsigned order_of(float logit) {
-  const unsigned bits = __float_as_uint(logit + 0.0f);
-  return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
-}
-__device__ inline float logit_of(unsigned order) {
-  return __uint_as_float(order & 0x80000000u ? order & 0x7fffffffu : ~order);
-}
-
-/// Sum, or largest, over the block; every thread gets it.
-template <class Combine>
-__device__ Sum over_block(Sum x, Combine combine) {
-  __shared__ Sum of_warps[kSampleThreads / 32];
-  for (int distance = 16; distance > 0; distance /= 2) x = combine(x, __shfl_xor_sync(~0u, x, distance));
-  __syncthreads();
-  if (threadIdx.x % 32 == 0) of_warps[threadIdx.x / 32] = x;
-  __syncthreads();
-  x = of_warps[threadIdx.x % (kSampleThreads / 32)];
-  for (int distance = kSampleThreads / 64; distance > 0; distance /= 2)
-    x = combine(x, __shfl_xor_sync(~0u, x, distance));
-  return x;
-}
-__device__ inline Sum sum_over_block(Sum x) {
-  return over_block(x, [](Sum a, Sum b) { return a + b; });
-}
-
-/// The logits of a row and what their tokens weigh. Thread t has those of ids t, t + 512, ..; in shared memory where
-/// they fit.
-class WeightedRow {
- public:
-  __device__ WeightedRow(const float* logits, int vocab, float largest, double temperature)
-      : logits_(logits), vocab_(vocab), largest_(largest), temperature_(temperature) {}
-
-  __device__ int vocab() const { return vocab_; }
-  __device__ bool is_cached() const { return vocab_ <= kCachedLogits; }
-  __device__ float logit(int id) const { return is_cached() ? sample_shared().logits[id] : __ldcg(logits_ + id); }
-
-  /// How many logits this thread has, and which they are.
-  __device__ int count() const {
-    return (vocab_ - static_cast<int>(threadIdx.x) + kSampleThreads - 1) / kSampleThreads;
-  }
-  __device__ float number(int i) const { return logit(i * kSampleThreads + static_cast<int>(threadIdx.x)); }
-  /// Puts a logit in the place of another of this thread, until all are loaded again. Only where they are cached.
-  __device__ static void put(int i, float logit) { sample_shared().logits[i * kSampleThreads + threadIdx.x] = logit; }
-  __device__ void load_again() const {
-#pragma unroll 16
-    for (int i = 0; i < count(); ++i) put(i, __ldcg(logits_ + i * kSampleThreads + threadIdx.x));
-  }
-
-  __device__ Sum weight(float logit) const {
-    if (logit == largest_) return Sum{1} << 43;  // also of two infinities
-    const double difference = static_cast<double>(logit) - static_cast<double>(largest_);
-    const double exponent = temperature_ == 1 ? difference : difference / temperature_;
-    return exponent < -30 ? 0 : static_cast<Sum>(exp(exponent) * 0x1p43);
-  }
-
- private:
-  const float* logits_;
-  int vocab_;
-  float largest_;
-  double temperature_;
-};
-
 /// A group of equal logits, and what comes before it.
 struct Found {
   float logit;
@@ -118,8 +41,8 @@ struct Found {
 
 /// For each value of 4 bits of the order, behind the bits that are known: the sum of measure(logit). `count`: of this
 /// thread's logits those to be looked at; where they are cached, those with the known bits are left.
-template <class Measure>
-__device__ void sum_digits(const WeightedRow& row, int shift, unsigned known, int& count, const Measure& measure,
+template <int kBlocks, class Measure>
+__device__ void sum_digits(WeightedRow<kBlocks>& row, int shift, unsigned known, int& count, const Measure& measure,
                            Sum (&of_digits)[16]) {
   auto& sums = sample_shared().sums;
   for (int digit = 0; digit < 16; ++digit) sums[digit][threadIdx.x] = 0;
@@ -129,7 +52,7 @@ __device__ void sum_digits(const WeightedRow& row, int shift, unsigned known, in
     int kept = 0;
     for (int i = 0; i < count; ++i) {
       const float logit = row.number(i);
-      if (is_known(logit)) WeightedRow::put(kept++, logit);
+      if (is_known(logit)) row.put(kept++, logit);
     }
     count = kept;
   }
@@ -142,18 +65,19 @@ __device__ void sum_digits(const WeightedRow& row, int shift, unsigned known, in
   Sum sum = 0;
   for (int i = lane; i < kSampleThreads; i += 32) sum += sums[warp][i];
   for (int distance = 16; distance > 0; distance /= 2) sum += __shfl_xor_sync(~0u, sum, distance);
-  if (lane == 0) of_digits[warp] = sum;
-  __syncthreads();
+  row.sum_of_warps(sum, of_digits);
 }
 static_assert(kSampleThreads == 16 * 32);
 
 /// The logit at which the sum, in falling order, of measure(logit) reaches `target`, which all together do.
 /// `first_digits`: the sums for the highest bits, where they are known.
-template <class Measure>
-__device__ Found find(const WeightedRow& row, Sum target, const Measure& measure, const Sum* first_digits = nullptr) {
-  __shared__ Sum of_digits[16];
+template <int kBlocks, class Measure>
+__device__ Found find(WeightedRow<kBlocks>& row, Sum target, const Measure& measure,
+                      const Sum* first_digits = nullptr) {
+  Sum(&of_digits)[16] = sample_shared().of_digits;
   unsigned known = 0;  // the upper bits of the order of the logit
   Sum before = 0;
+  row.restore();
   int count = row.count();
   for (int shift = 28; shift >= 0; shift -= 4) {
     const Sum* sums = first_digits;
@@ -164,38 +88,42 @@ __device__ Found find(const WeightedRow& row, Sum target, const Measure& measure
     int digit = 15;
     while (digit > 0 && before + sums[digit] < target) before += sums[digit--];
     known |= static_cast<unsigned>(digit) << shift;
+    __syncthreads();  // of_digits has been read
   }
-  if (row.is_cached()) row.load_again();
   return {logit_of(known), before};
 }
 
-/// The id of number `index` of the tokens with this logit, by rising ids.
-__device__ inline int id_of(const WeightedRow& row, float logit, Sum index) {
-  __shared__ int found;
-  const int per_thread = (row.vocab() + kSampleThreads - 1) / kSampleThreads;
-  const int begin = static_cast<int>(threadIdx.x) * per_thread, end = min(begin + per_thread, row.vocab());
-  __syncthreads();  // the logits of other threads are there again
-  int count = 0;
+/// The id of number `index` of the tokens with this logit, by rising ids: for the team's first block.
+template <int kBlocks>
+__device__ int id_of(WeightedRow<kBlocks>& row, float logit, Sum index) {
+  SampleShared& shared = sample_shared();
+  const int rank = Team<kBlocks>::rank(), thread = static_cast<int>(threadIdx.x), lane = thread % 32;
+  const int per_thread = (row.vocab() + row.kStride - 1) / row.kStride;
+  const int begin = min((rank * kSampleThreads + thread) * per_thread, row.vocab());
+  const int end = min(begin + per_thread, row.vocab());
+  unsigned count = 0;
   for (int id = begin; id < end; ++id) count += row.logit(id) == logit;
-  // Of the threads before this one.
-  __shared__ int of_warps[kSampleThreads / 32];
-  int sum = count;
-  const int lane = static_cast<int>(threadIdx.x) % 32;
+  // Of the threads before this one, in this block and in those before it.
+  unsigned sum = count;
   for (int distance = 1; distance < 32; distance *= 2) {
-    const int other = __shfl_up_sync(~0u, sum, distance);
+    const unsigned other = __shfl_up_sync(~0u, sum, distance);
     if (lane >= distance) sum += other;
   }
-  if (lane == 31) of_warps[threadIdx.x / 32] = sum;
+  if (lane == 31) shared.of_warps[thread / 32] = sum;
   __syncthreads();
-  for (int w = 0; w < static_cast<int>(threadIdx.x) / 32; ++w) sum += of_warps[w];
-  Sum next = static_cast<Sum>(sum - count);
+  Sum of_block = 0, next = sum - count;
+  for (int warp = 0; warp < kSampleThreads / 32; ++warp) {
+    of_block += shared.of_warps[warp];
+    if (warp < thread / 32) next += shared.of_warps[warp];
+  }
+  next += row.of_blocks_before(of_block);
   if (next <= index && index < next + count) {
     for (int id = begin; id < end; ++id) {
-      if (row.logit(id) == logit && next++ == index) found = id;
+      if (row.logit(id) == logit && next++ == index) *Team<kBlocks>::of(&shared.token, 0) = id;
     }
   }
-  __syncthreads();
-  return found;
+  Team<kBlocks>::barrier();
+  return shared.token;
 }
 
 /// The least whole number that is at least `bound` once it is a double.
@@ -206,15 +134,18 @@ __device__ inline Sum least_reaching(double bound) {
   return sum;
 }
 
-__device__ inline int draw(const WeightedRow& row, const Sampling& options) {
+/// For the team's first block.
+template <int kBlocks>
+__device__ int draw(WeightedRow<kBlocks>& row, const Sampling& options) {
   const auto weight = [&](float logit) { return row.weight(logit); };
   const auto sum_where = [&](const auto& condition) {
     Sum sum = 0;
+    row.restore();
     for (int i = 0; i < row.count(); ++i) {
       const float logit = row.number(i);
       if (condition(logit)) sum += weight(logit);
     }
-    return sum_over_block(sum);
+    return row.sum_over_team(sum);
   };
   Sum(&first_digits)[16] = sample_shared().first_digits;
   int count = row.count();
@@ -244,11 +175,11 @@ __device__ inline int draw(const WeightedRow& row, const Sampling& options) {
   return id_of(row, at.logit, (place - at.before) / weight(at.logit));
 }
 
-/// Tokens drawn lately become less likely while this lives; then the logits are what they were.
+/// Makes tokens drawn lately less likely, until it is taken back.
 class Penalty {
  public:
   /// Each thread has places in the window. All logits are read before one is written: a token may be there twice.
-  __device__ Penalty(float* logits, int vocab, const Sampling& options, const std::int32_t* recent) {
+  __device__ void impose(float* logits, int vocab, const Sampling& options, const std::int32_t* recent) {
     const float penalty = options.repetition_penalty;
     const int count = penalty == 1 ? 0 : min(options.num_recent, options.window);
 #pragma unroll
@@ -263,10 +194,8 @@ class Penalty {
       const float before = before_[i];
       if (logits_[i]) __stcg(logits_[i], before > 0 ? before / penalty : before * penalty);
     }
-    __syncthreads();
   }
   __device__ void take_back() const {
-    __syncthreads();
 #pragma unroll
     for (int i = 0; i < kPlaces; ++i) {
       if (logits_[i]) __stcg(logits_[i], before_[i]);
@@ -279,35 +208,43 @@ class Penalty {
   float before_[kPlaces] = {};
 };
 
-__global__ __launch_bounds__(kSampleThreads, 1) void sample(const SampleArguments x) {
+/// `cached`: logits of a thread that fit into shared memory.
+template <int kBlocks>
+__global__ __launch_bounds__(kSampleThreads, 1) void sample(const SampleArguments x, const int cached) {
   let_next_begin();
-  const int row_number = static_cast<int>(blockIdx.x);
+  const int row_number = static_cast<int>(blockIdx.x) / kBlocks;
+  const bool is_first = Team<kBlocks>::rank() == 0;
   const std::int32_t slot = x.slots[row_number];
   wait_for_previous();
-  if (slot < 0 || slot >= x.num_slots) return;
+  if (slot < 0 || slot >= x.num_slots) return;  // the whole team
   Sampling& options = x.sampling[slot];
   float* const logits = x.logits + row_number * x.stride;
   std::int32_t* const recent = x.recent + slot * x.max_window;
-  const Penalty penalty(logits, x.vocab, options, recent);
+  Penalty penalty;
+  if (is_first) penalty.impose(logits, x.vocab, options, recent);
+  Team<kBlocks>::barrier();
 
-  // The largest, and of equals the first: with falling ids below the order.
+  // The largest, and of equals the first: with falling ids below the order. NaN is above all.
+  WeightedRow<kBlocks> row(logits, x.vocab, cached, options.temperature);
+  row.restore();
+  constexpr Sum kNan = ~Sum{0};
   Sum largest = 0;
-  bool is_nan = false;
-  const bool is_cached = x.vocab <= kCachedLogits;
-#pragma unroll 16
-  for (int id = static_cast<int>(threadIdx.x); id < x.vocab; id += kSampleThreads) {
-    const float logit = __ldcg(logits + id);
-    if (is_cached) sample_shared().logits[id] = logit;
-    is_nan |= isnan(logit);
-    largest = max(largest, static_cast<Sum>(order_of(logit)) << 32 | static_cast<unsigned>(~id));
+#pragma unroll 8
+  for (int i = 0; i < row.count(); ++i) {
+    const float logit = row.number(i);
+    const Sum place = static_cast<Sum>(order_of(logit)) << 32 | static_cast<unsigned>(~row.id(i));
+    largest = max(largest, isnan(logit) ? kNan : place);
   }
-  largest = over_block(largest, [](Sum a, Sum b) { return max(a, b); });
+  largest = row.over_team(largest, [](Sum a, Sum b) { return max(a, b); });
   int token = static_cast<int>(~static_cast<unsigned>(largest));
-  if (__syncthreads_or(is_nan)) {
+  if (largest == kNan) {
     token = -1;
   } else if (options.temperature != 0 && options.top_k != 1 && x.vocab > 1) {
-    token = draw({logits, x.vocab, logit_of(static_cast<unsigned>(largest >> 32)), options.temperature}, options);
+    row.set_largest(logit_of(static_cast<unsigned>(largest >> 32)));
+    token = draw(row, options);
   }
+  Team<kBlocks>::barrier();  // all have read logits, options and each other's memory
+  if (!is_first) return;
   penalty.take_back();
   if (threadIdx.x != 0) return;
   x.tokens[slot] = max(token, 0);
