@@ -1,6 +1,6 @@
 #pragma once
 
-#include "operators/model_step/cuda/bulk_copy.cuh"
+#include "operators/cuda/bulk_copy.cuh"
 #include "operators/model_step/cuda/dependent_launch.cuh"
 #include "operators/model_step/cuda/state_rule.cuh"
 
@@ -18,6 +18,8 @@
 /// Shared memory: kStages parts of 32 columns, [2][K][16], with q, k, v and gate; sums of each warp; a barrier a stage.
 /// Numerics: those of the other kernel.
 namespace comba::model_step::cuda {
+
+using namespace bulk_copy;
 
 inline constexpr int kPart = 2 * kSlice, kPartRows = 2 * kMostRows;  ///< columns; rows of a thread
 

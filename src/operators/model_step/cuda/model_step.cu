@@ -246,8 +246,9 @@ class Step {
         .drawn = model_.drawn,
         .max_rows = model_.max_rows,
     };
-    // The fewer rows, the more blocks for each: they fill the GPU twice at most.
-    if (!has_copy_engine()) return queue_sample<1>(arguments);
+    // The fewer rows, the more blocks for each: about as many as there are multiprocessors, since each takes most of
+    // the shared memory of one.
+    if (rows_ > 64 || !has_copy_engine()) return queue_sample<1>(arguments);
     rows_ <= 32 ? queue_sample<8>(arguments) : queue_sample<2>(arguments);
   }
   template <int kBlocks>

@@ -2,7 +2,7 @@
 
 #include <cstdint>
 
-#include "operators/model_step/cuda/bulk_copy.cuh"
+#include "operators/cuda/bulk_copy.cuh"
 #include "operators/model_step/cuda/inputs.cuh"
 #include "operators/model_step/cuda/product.cuh"
 
@@ -24,6 +24,8 @@
 /// [kRowTiles][kStepBlocks] KB of weights and half as many for each column tile, later the sums [64][16 kRowTiles + 4];
 /// sums of squares [64]; two barriers a stage. From compute capability 9.0.
 namespace comba::model_step::cuda {
+
+using namespace bulk_copy;
 
 inline constexpr int kStepBlocks = 4;          ///< of 32 places of the sum
 inline constexpr int kTileProductColumns = 8;  ///< tiles of 8

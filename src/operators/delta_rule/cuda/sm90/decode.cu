@@ -18,6 +18,8 @@ void choose_rows(const Problem& x, const DeltaRuleDecode& args);
 template <>
 void choose_rows<float>(const Problem& x, const DeltaRuleDecode& args) {
   if (x.K <= 64) return launch_decode<DecodeShape<float, 64, 128, 2, 3, 1, 4>>(x, args);
+  // Of several tokens the states wait for: more of them at once. Of one: more of a block on their way.
+  if (x.K <= 128 && x.T == 1) return launch_decode<DecodeShape<float, 128, 128, 1, 6, 2, 2>>(x, args);
   if (x.K <= 128) return launch_decode<DecodeShape<float, 128, 128, 1, 3, 1, 4>>(x, args);
   launch_decode<DecodeShape<float, 256, 128, 1, 3, 1, 2>>(x, args);
 }

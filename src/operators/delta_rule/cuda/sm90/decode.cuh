@@ -188,7 +188,7 @@ __device__ void advance_states(const DecodeArguments& x, typename Shape::Shared&
       }
       release(shared.token_free[token_turn.place]);
     }
-    model_step::cuda::publish_shared();
+    bulk_copy::publish_shared();
     release(shared.done[turn.place]);
   }
 }

@@ -2,15 +2,15 @@
 
 #include <cuda.h>
 
+#include "operators/cuda/bulk_copy.cuh"
 #include "operators/delta_rule/cuda/generic/prepare.cuh"
-#include "operators/model_step/cuda/bulk_copy.cuh"
 
 /// How decode cuts states into pieces, and what a block of it has in shared memory.
 namespace comba::delta_rule::cuda::sm90 {
 
+using bulk_copy::ArrivalBarrier;
 using generic::DecodeArguments;
 using generic::TokenGates;
-using model_step::cuda::ArrivalBarrier;
 
 struct StateDecode {
   CUtensorMap states;  ///< [N, HV, K, V] in boxes of kKeys rows, each swizzled by its width

@@ -10,15 +10,15 @@ __device__ inline void load_state_box(const CUtensorMap& map, void* to, int colu
                                       ArrivalBarrier& arrived) {
   asm volatile(
       "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5, %6}], "
-      "[%2];" ::"r"(model_step::cuda::shared_address(to)),
-      "l"(&map), "r"(model_step::cuda::shared_address(&arrived.bits)), "r"(column), "r"(0), "r"(head), "r"(state)
+      "[%2];" ::"r"(bulk_copy::shared_address(to)),
+      "l"(&map), "r"(bulk_copy::shared_address(&arrived.bits)), "r"(column), "r"(0), "r"(head), "r"(state)
       : "memory");
 }
 
 /// And back; what lies beyond the tensor stays here.
 __device__ inline void store_state_box(const CUtensorMap& map, const void* from, int column, int head, int state) {
   asm volatile("cp.async.bulk.tensor.4d.global.shared::cta.bulk_group [%0, {%2, %3, %4, %5}], [%1];" ::"l"(&map),
-               "r"(model_step::cuda::shared_address(from)), "r"(column), "r"(0), "r"(head), "r"(state)
+               "r"(bulk_copy::shared_address(from)), "r"(column), "r"(0), "r"(head), "r"(state)
                : "memory");
 }
 
@@ -76,13 +76,13 @@ __device__ void copy_states(const StateDecode& x, typename Shape::Shared& shared
                         static_cast<int>(order.state));
       }
     }
-    model_step::cuda::commit_stores();
+    bulk_copy::commit_stores();
     if (++pieces <= Shape::kLater) continue;
-    model_step::cuda::wait_until_read<Shape::kLater>();
+    bulk_copy::wait_until_read<Shape::kLater>();
     load(free.place);
     free.advance();
   }
-  model_step::cuda::wait_for_stores();
+  bulk_copy::wait_for_stores();
 }
 
 }  // namespace comba::delta_rule::cuda::sm90

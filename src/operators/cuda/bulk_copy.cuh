@@ -4,7 +4,7 @@
 
 /// Copies of contiguous memory by the copy engine of an SM (from compute capability 9.0), which one thread queues for
 /// its whole block. What passes through once is marked as the first to leave the L2 cache, so that weights stay there.
-namespace comba::model_step::cuda {
+namespace comba::bulk_copy {
 
 __device__ inline unsigned shared_address(const void* pointer) {
   return static_cast<unsigned>(__cvta_generic_to_shared(pointer));
@@ -124,4 +124,4 @@ __device__ inline void publish_shared() {
 #endif
 }
 
-}  // namespace comba::model_step::cuda
+}  // namespace comba::bulk_copy
