@@ -74,9 +74,10 @@ void MetricsLog::write(std::int64_t step, const evaluation::EvaluationResult& he
   if (std::isfinite(heldout.bits_per_byte())) heldout_[step] = heldout.bits_per_byte();
 }
 
-void MetricsLog::write(std::int64_t step, const std::vector<evaluation::LoopDiagnostics>& loops) {
+void MetricsLog::write(std::int64_t step, const std::vector<evaluation::LoopDiagnostics>& loops, double seconds) {
   nlohmann::ordered_json json;
   json["step"] = step;
+  json["seconds"] = seconds;
   json["control_loops"] = nlohmann::ordered_json::array();
   for (const evaluation::LoopDiagnostics& loop : loops) json["control_loops"].push_back(to_json(loop));
   write_line(json.dump());

@@ -3,6 +3,7 @@
 #include <ATen/Parallel.h>
 
 #include <algorithm>
+#include <chrono>
 #include <memory>
 #include <optional>
 #include <span>
@@ -185,6 +186,7 @@ class RunningTraining {
 
   /// The same text each time, so that what changes is the model.
   void diagnose() {
+    const auto start = std::chrono::steady_clock::now();
     const MixtureSampler sampler(run_.train, run_.config.context_length, static_cast<std::uint64_t>(run_.config.seed));
     const at::Tensor window =
         read_batch(run_.train, sampler, /*first_sample=*/0, /*batch_size=*/1).input_ids;  // [1, T]
@@ -192,7 +194,9 @@ class RunningTraining {
                                       ? document_borders(window, run_.train.tokenizer().bos()).to(run_.device)
                                       : at::Tensor();
     const models::PassOptions pass = {.compute_dtype = trainer_.train_step().pass_options().compute_dtype};
-    metrics_->write(trainer_.num_steps(), evaluation::diagnose_loops(trainer_.model(), window, cu_seqlens, pass));
+    const auto loops = evaluation::diagnose_loops(trainer_.model(), window, cu_seqlens, pass);
+    const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
+    metrics_->write(trainer_.num_steps(), loops, taken.count());
   }
 
   /// The same seed each time, so that two samples of a run differ by what it has learned in between.

@@ -1,6 +1,5 @@
 #include "training/trainer.h"
 
-#include <algorithm>
 #include <utility>
 
 #include "base/message.h"
@@ -38,7 +37,8 @@ Trainer::Trainer(std::shared_ptr<models::CausalLM> model, const Mixture& dataset
       group_(group),
       sampler_(dataset, config.context_length, static_cast<std::uint64_t>(config.seed)),
       data_(dataset_, sampler_, model_->device(), border_token(config, dataset)),
-      step_(model_, config, group, options) {
+      step_(model_, config, group, options),
+      clock_(model_->device()) {
   require(dataset.tokenizer().vocab() <= model_->config().vocab_size, ErrorCode::invalid_argument,
           "[Trainer] the model's vocab_size must be at least the data set's vocabulary of ",
           dataset.tokenizer().vocab(), "; got ", model_->config().vocab_size);
@@ -62,7 +62,7 @@ StepReport Trainer::step() {
 
 void Trainer::start_step() {
   const std::int64_t step = num_steps_;
-  starts_.push_back(Clock::now());
+  clock_.start();
   const std::vector<MicroBatch> micro_batches = data_.take(windows_of(step));
   const std::int64_t labels_of_step =
       dataset_.has_loss_mask() ? count_labels(micro_batches, group_) : config_.batch_size * config_.context_length;
@@ -75,16 +75,16 @@ void Trainer::start_step() {
     step_.accumulate(micro_batch, share, /*last=*/&micro_batch == &micro_batches.back());
   }
   step_.update(learning_rate(config_, step));
+  clock_.stop();
   ++num_steps_;
   if (num_steps_ < config_.steps) data_.prefetch(windows_of(num_steps_));
 }
 
 StepReport Trainer::finish_step() {
   const std::int64_t step = num_steps_ - num_unfinished();
-  const Clock::time_point start = std::max(starts_.front(), last_finish_);
   const StepResult result = step_.take_result();
   if (!result.finite) {
-    starts_.clear();
+    clock_.clear();
     num_steps_ = step;
     const std::string name = step_.find_non_finite_gradient(data_.take(windows_of(step)));
     throw Error(ErrorCode::numerical,
@@ -92,14 +92,12 @@ StepReport Trainer::finish_step() {
                        result.gradient_norm, " in step ", step + 1, name.empty() ? "" : ", first in ", name,
                        " (a lower learning_rate or a longer warm-up may help)"));
   }
-  starts_.pop_front();
-  last_finish_ = Clock::now();
   return {.step = step + 1,
           .loss = result.loss,
           .learning_rate = learning_rate(config_, step),
           .gradient_norm = result.gradient_norm,
           .tokens = (step + 1) * config_.batch_size * config_.context_length,
-          .seconds = std::chrono::duration<double>(last_finish_ - start).count()};
+          .seconds = clock_.take_seconds()};
 }
 
 models::NamedTensors Trainer::optimizer_state() { return gather_state(step_.parameters(), step_.optimizer()); }

@@ -1,8 +1,6 @@
 #pragma once
 
-#include <chrono>
 #include <cstdint>
-#include <deque>
 #include <memory>
 
 #include "distributed/process_group.h"
@@ -10,6 +8,7 @@
 #include "models/safetensors.h"
 #include "training/batch.h"
 #include "training/mixture.h"
+#include "training/step_clock.h"
 #include "training/step_data.h"
 #include "training/train_config.h"
 #include "training/train_step.h"
@@ -23,7 +22,7 @@ struct StepReport {
   double learning_rate = 0;  ///< used by this step
   double gradient_norm = 0;  ///< before clipping
   std::int64_t tokens = 0;   ///< trained on since the first step
-  double seconds = 0;        ///< wall-clock time of this step
+  double seconds = 0;        ///< of this step alone, where it is computed
 };
 
 /// A model in training: what step() needs, and nothing about files. The same model, data, configuration, device and
@@ -67,8 +66,6 @@ class Trainer {
   void load_optimizer_state(const models::NamedTensors& state);
 
  private:
-  using Clock = std::chrono::steady_clock;
-
   /// This process's share of the windows of step number `step`, from 0.
   StepWindows windows_of(std::int64_t step) const;
 
@@ -79,9 +76,8 @@ class Trainer {
   MixtureSampler sampler_;
   StepData data_;
   TrainStep step_;
+  StepClock clock_;
   std::int64_t num_steps_ = 0;
-  std::deque<Clock::time_point> starts_;  // of the unfinished steps
-  Clock::time_point last_finish_ = {};
 };
 
 }  // namespace comba::training
