@@ -18,8 +18,6 @@ void choose_rows(const Problem& x, const DeltaRuleDecode& args);
 template <>
 void choose_rows<float>(const Problem& x, const DeltaRuleDecode& args) {
   if (x.K <= 64) return launch_decode<DecodeShape<float, 64, 128, 2, 3, 1, 4>>(x, args);
-  // Of several tokens the states wait for: more of them at once. Of one: more of a block on their way.
-  if (x.K <= 128 && x.T == 1) return launch_decode<DecodeShape<float, 128, 128, 1, 6, 2, 2>>(x, args);
   if (x.K <= 128) return launch_decode<DecodeShape<float, 128, 128, 1, 3, 1, 4>>(x, args);
   launch_decode<DecodeShape<float, 256, 128, 1, 3, 1, 2>>(x, args);
 }
@@ -34,6 +32,8 @@ void choose_rows<bf16>(const Problem& x, const DeltaRuleDecode& args) {
 }  // namespace
 
 std::string decode_refusal(const Problem& x) {
+  const bool one_in_f32 = x.state.dtype == DType::f32 && x.T == 1;
+  if (one_in_f32) return "leaves single tokens to cuda.generic where states are f32, which is as fast";
   const std::int64_t pieces = x.B * x.HV * ((x.V + kNarrowest - 1) / kNarrowest);
   if (pieces >= std::int64_t{1} << 31) return "has at most 2^31 slices of heads";
   return state_map_refusal(x.state);
