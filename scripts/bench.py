@@ -186,7 +186,7 @@ def gpu_section(gpu: dict) -> list[str]:
     lines = [
         "\n## GPU\n",
         f"Made by `{context['command']}` ([peers.py](../benchmarks/peers.py)), which wrote [operator-gpu.json](benchmarks/operator-gpu.json): "
-        f"{context['device']}, {context['program']}, {context['date']}, commit {context['commit']}. In the same run a copy moved "
+        f"{context['device']}, {context['program']}, {context['date']}, commit {context['commit'][:10]}. In the same run a copy moved "
         f"{ceilings['copy_bytes_per_second'] / 1e12:.2f} TB/s, read and written, and a bf16 product of 8192 did "
         f"{ceilings['gemm_flop_per_second'] / 1e12:.0f} TFLOP/s. Peers: "
         + "; ".join(f"{name} {told}" for name, told in gpu["peers"].items())

@@ -25,7 +25,8 @@ def training_section(runs: list[dict]) -> list[str]:
     for run in runs:
         if "breakdown" not in run:
             continue
-        lines += [f"\nWhere the step of {run['context']['model'].removesuffix('.json')} goes ({run['context']['device']}):\n",
+        passes = run["context"]["batch_size"] // (run["context"]["micro_batch_size"] or run["context"]["batch_size"])
+        lines += [f"\nWhere the step of {run['context']['model'].removesuffix('.json')} goes, {passes} {'pass' if passes == 1 else 'passes'} a step ({run['context']['device']}):\n",
                   "| kernels | ms | floor, ms | launches |", "|---|---:|---:|---:|"]
         lines += [f"| {part['class']} | {part['seconds'] * 1e3:.1f} | {_floor(part)} | {part['runs']:.0f} |" for part in run["breakdown"] if part["runs"]]
     return lines
@@ -41,7 +42,7 @@ def train_peers_section(results: dict) -> list[str]:
     context, mine = results["context"], results["rows"][0]
     missing = "".join(f" Missing: {PEER_PROGRAMS[name]} ({why})." for name, why in results["missing"].items())
     lines = ["\n## Training beside other programs\n", f"Made by `benchmarks/train_peers.py` ([train-peers-gpu.json](benchmarks/train-peers-gpu.json)): {context['device']}, torch {context['torch']}, "
-             f"{context['date']}, commit {context['commit']}; {context['model'].removesuffix('.json')}, {context['batch_size']} x {context['context_length']} tokens a step, one program after the other. "
+             f"{context['date']}, commit {context['commit'][:10]}; {context['model'].removesuffix('.json')}, {context['batch_size']} x {context['context_length']} tokens a step, one program after the other. "
              f"The peers' weights are bf16 without fp32 ones, which moves fewer bytes; their first step counts from the start of the process.{missing}\n",
              "| program | tokens/s | comba in one pass / it | ms a step | memory, GiB | first step, s |", "|---|---:|---:|---:|---:|---:|"]
     for row in results["rows"]:

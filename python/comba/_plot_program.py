@@ -51,7 +51,10 @@ def show(options: argparse.Namespace, table: str, draw: Callable[[pathlib.Path],
 
 
 def write(path: pathlib.Path, text: str) -> None:
-    """Whole or not at all."""
+    """Whole or not at all; to a device or pipe, such as /dev/stdout, as it is."""
+    if path.exists() and not path.is_file():
+        path.write_text(text, encoding="utf-8")
+        return
     written = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         written.write_text(text, encoding="utf-8")

@@ -7,6 +7,7 @@
 
 #include <atomic>
 #include <cerrno>
+#include <fstream>
 #include <system_error>
 #include <utility>
 
@@ -28,6 +29,20 @@ int open_retrying(const std::filesystem::path& path, int flags) {
     descriptor = ::open(path.c_str(), flags | O_CLOEXEC, 0666);
   } while (descriptor < 0 && errno == EINTR);
   return descriptor;
+}
+
+/// A device or a pipe has no content to replace, and its name must stay its own.
+bool is_stream(const std::filesystem::path& path) {
+  std::error_code missing;
+  const std::filesystem::file_status status = std::filesystem::status(path, missing);
+  return std::filesystem::is_character_file(status) || std::filesystem::is_fifo(status);
+}
+
+void write_to_stream(const std::filesystem::path& path, std::string_view content) {
+  std::ofstream stream(path, std::ios::binary | std::ios::app);
+  stream << content;
+  stream.close();
+  if (!stream) fail("write_file_atomically", "write", path, errno);
 }
 
 }  // namespace
@@ -162,6 +177,7 @@ void AtomicFile::commit() {
 }
 
 void write_file_atomically(const std::filesystem::path& path, std::string_view content) {
+  if (is_stream(path)) return write_to_stream(path, content);
   AtomicFile file(path);
   file.write(content.data(), content.size());
   file.commit();

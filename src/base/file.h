@@ -93,7 +93,7 @@ class AtomicFile {
   bool committed_ = false;
 };
 
-/// Replaces the content of `path` by means of AtomicFile.
+/// Replaces the content of `path` by means of AtomicFile; a device or pipe, such as /dev/stdout, is written to instead.
 void write_file_atomically(const std::filesystem::path& path, std::string_view content);
 
 /// Forces a directory's entries (creations, renames) to the disk.

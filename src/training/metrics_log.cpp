@@ -77,9 +77,9 @@ void MetricsLog::write(std::int64_t step, const evaluation::EvaluationResult& he
 void MetricsLog::write(std::int64_t step, const std::vector<evaluation::LoopDiagnostics>& loops, double seconds) {
   nlohmann::ordered_json json;
   json["step"] = step;
-  json["seconds"] = seconds;
   json["control_loops"] = nlohmann::ordered_json::array();
   for (const evaluation::LoopDiagnostics& loop : loops) json["control_loops"].push_back(to_json(loop));
+  json["diagnosis_seconds"] = seconds;
   write_line(json.dump());
 }
 

@@ -18,11 +18,11 @@ namespace comba::training {
 ///     {"step": 7, "loss": 2.1, "learning_rate": 0.001, "gradient_norm": 0.7, "tokens": 14336, "seconds": 0.1}
 ///     {"step": 7, "heldout_bits_per_byte": 2.9, "heldout_nats": 12345.6, "heldout_bytes": 6142}
 ///     {"step": 7, "sample": "Once upon a time"}
-///     {"step": 7, "seconds": 0.1, "control_loops": [{"module": "model.layers.0.attn", "decay": [0.6, ...], ...}]}
+///     {"step": 7, "control_loops": [{"module": "model.layers.0.attn", "decay": [0.6, ...], ...}, ...],
+///      "diagnosis_seconds": 0.1}
 ///
-/// `step` counts completed steps, `tokens` those trained on since the first step, `seconds` are those of this step, or
-/// of this diagnosis. Control loops have the names of LoopDiagnostics, quantiles as lists; what a layer does not have
-/// is left out.
+/// `step` counts completed steps, `tokens` those trained on since the first step, `seconds` are those of this step.
+/// Control loops have the names of LoopDiagnostics, quantiles as lists; what a layer does not have is left out.
 class MetricsLog {
  public:
   /// Opens `path`, keeping what it has of steps up to `last_step` and dropping what a resumed run will write again.

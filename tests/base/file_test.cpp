@@ -118,6 +118,18 @@ TEST_F(FileTest, AFullDiskIsAnErrorAndKeepsTheEarlierFile) {
   EXPECT_THAT(names(), ElementsAre("file"));
 }
 
+TEST_F(FileTest, APipeIsWrittenToAndNotReplaced) {
+  ASSERT_EQ(::mkfifo(path("pipe").c_str(), 0600), 0);
+  const int keep_open = ::open(path("pipe").c_str(), O_RDWR);  // or opening it would wait for a reader
+  write_file_atomically(path("pipe"), "text");
+  EXPECT_TRUE(std::filesystem::is_fifo(path("pipe")));
+  char read[5] = {};
+  EXPECT_EQ(::fcntl(keep_open, F_SETFL, O_NONBLOCK), 0);
+  EXPECT_EQ(::read(keep_open, read, sizeof read), 4);
+  EXPECT_STREQ(read, "text");
+  ::close(keep_open);
+}
+
 TEST_F(FileTest, AMappedPipeIsRefused) {
   ASSERT_EQ(::mkfifo(path("pipe").c_str(), 0600), 0);
   const int keep_open = ::open(path("pipe").c_str(), O_RDWR);  // or opening it would wait for a writer

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import xml.etree.ElementTree as xml
 
 import pytest
@@ -75,3 +76,14 @@ def test_results_that_are_none_are_one_line_of_error(tmp_path, capsys, content):
     assert plot_ablation.main([str(results)]) == 1
     error = capsys.readouterr().err
     assert error.startswith("python -m comba.plot_ablation: ") and error.count("\n") == 1
+
+
+def test_a_table_goes_into_a_pipe_and_does_not_replace_it(tmp_path):
+    results = tmp_path / "results.json"
+    results.write_text(json.dumps(RESULTS))
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDWR | os.O_NONBLOCK)  # so that writing does not wait for a reader
+    assert plot_ablation.main([str(results), "--table", str(pipe)]) == 0
+    assert pipe.is_fifo() and os.read(reader, 1 << 16).decode() == plot_ablation.table(RESULTS)
+    os.close(reader)

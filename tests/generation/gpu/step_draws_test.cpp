@@ -30,8 +30,8 @@ TEST_F(StepDraws, AreThoseOfTheTokenSampler) {
       {.temperature = 1e-3, .repetition_penalty = 1.2, .repetition_window = 1024},
   };
   constexpr std::int64_t kDrawn = 4900;  // of 5000: the others are never drawn
-  // Few texts are drawn by many blocks each, many by few.
-  for (const std::size_t texts : {all.size(), 4 * all.size()}) {
+  // Few texts are drawn by eight blocks each, more by two, many by one.
+  for (const std::size_t texts : {all.size(), 4 * all.size(), 5 * all.size()}) {
     StepDecoder decoder(*models.gpu, static_cast<std::int64_t>(texts), kDrawn);
     std::vector<TokenSampler> samplers;
     std::vector<SlotTable::Row> rows;

@@ -149,13 +149,16 @@ TEST(CudaDecode, TwoHundredCallsInARowHaveTheBitsOfTheGenericKernel) {
       const delta_rule::Problem problem = delta_rule::check(args);
       for (const Implementation& one : delta_rule::cuda::implementations()) {
         if (std::string(one.name) != name) continue;
-        if (const std::string refusal = one.refusal(problem); !refusal.empty()) GTEST_SKIP() << refusal;
+        const std::string refusal = one.refusal(problem);
+        if (refusal.find("Hopper") != std::string::npos) GTEST_SKIP() << refusal;
+        ASSERT_EQ(refusal, "") << name;
         for (int i = 0; i < 200; ++i) one.decode_step(problem, args, {});
       }
       tensors.fetch();
     }
     EXPECT_TRUE(results[0].o.same_bits(results[1].o));
     EXPECT_TRUE(results[0].states.same_bits(results[1].states));
+    EXPECT_FALSE(results[0].states.same_bits(Call(x, state).states)) << "no state was written";
   }
 }
 

@@ -64,7 +64,13 @@ class Step {
     return value;
   }
   static int num_sms() { return attribute(cudaDevAttrMultiProcessorCount); }
-  static bool has_copy_engine() { return attribute(cudaDevAttrComputeCapabilityMajor) >= 9; }
+  /// Whether what this GPU runs was compiled for one with a copy engine and clusters: PTX of an earlier one has
+  /// neither, and runs on later ones, too.
+  static bool has_copy_engine() {
+    cudaFuncAttributes code;
+    check_cuda(cudaFuncGetAttributes(&code, sample<1>), "cudaFuncGetAttributes");
+    return code.ptxVersion >= 90;
+  }
   /// Blocks of a kernel that this GPU holds at once.
   template <class... Parameters>
   static int resident_blocks(void (*kernel)(Parameters...), int shared_bytes) {
@@ -246,8 +252,8 @@ class Step {
         .drawn = model_.drawn,
         .max_rows = model_.max_rows,
     };
-    // The fewer rows, the more blocks for each: about as many as there are multiprocessors, since each takes most of
-    // the shared memory of one.
+    // The fewer rows, the more blocks for each, as long as all are there at once: of a row of 32,000 logits one block
+    // takes most of the shared memory of a multiprocessor, one of eight less than half.
     if (rows_ > 64 || !has_copy_engine()) return queue_sample<1>(arguments);
     rows_ <= 32 ? queue_sample<8>(arguments) : queue_sample<2>(arguments);
   }

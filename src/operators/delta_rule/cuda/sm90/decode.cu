@@ -7,10 +7,10 @@ namespace {
 
 using bf16 = __nv_bfloat16;
 
-/// The narrowest slices of any shape have 32 bytes a row.
-constexpr std::int64_t kNarrowest = 16;
+/// Columns of the narrowest pieces of any shape.
+constexpr std::int64_t kNarrowest = 32;
 
-/// So that about 190 KB of states are on their way in or out of a multiprocessor, 70 KB or more of them out, in blocks
+/// So that about 190 KB of states are on their way in or out of a multiprocessor, 64 KB of them out, in blocks
 /// enough that one computes while another waits, and few enough for their registers.
 template <class StateElement>
 void choose_rows(const Problem& x, const DeltaRuleDecode& args);
@@ -36,6 +36,8 @@ std::string decode_refusal(const Problem& x) {
   if (one_in_f32) return "leaves single tokens to cuda.generic where states are f32, which is as fast";
   const std::int64_t pieces = x.B * x.HV * ((x.V + kNarrowest - 1) / kNarrowest);
   if (pieces >= std::int64_t{1} << 31) return "has at most 2^31 slices of heads";
+  // There cuda.generic takes another kernel, with another order of sums.
+  if (!generic::rows_of_vectors(generic::strided(x.state), x.V)) return "needs rows of states in pieces of 16 bytes";
   return state_map_refusal(x.state);
 }
 
